@@ -1,10 +1,11 @@
-# pmetal_folder(name USES folder... LIBS lib...)
+# pmetal_folder(name USES folder... LINKS folder... LIBS lib...)
+#   USES: folders whose headers it may include; LINKS: folders it needs only at link time.
 #   src/<name>/**.cc becomes the static library pmetal_<name>; src/<name>/**_test.cc becomes the test
 #   <name>_test. A folder that has no source yet is an empty interface target.
 # pmetal_table(folder glob prefix type header)
 #   collects every file of the folder that defines `<prefix><stem>` into a generated table (see below).
 function(pmetal_folder name)
-  cmake_parse_arguments(arg "" "" "USES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "" "" "USES;LINKS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -16,7 +17,7 @@ function(pmetal_folder name)
     include(${extra_setup})   # may change `sources` (e.g. CUDA or its stub) and append to `arg_LIBS`
   endif()
   set(deps ${arg_LIBS})
-  foreach(use ${arg_USES})
+  foreach(use ${arg_USES} ${arg_LINKS})
     list(APPEND deps pmetal_${use})
   endforeach()
   if(sources)
@@ -33,7 +34,7 @@ function(pmetal_folder name)
     add_executable(${name}_test ${tests})
     target_link_libraries(${name}_test PRIVATE ${target} lib_gtest)
     add_test(NAME ${name} COMMAND ${name}_test)
-    set_tests_properties(${name} PROPERTIES LABELS unit)
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 600)
   endif()
 endfunction()
 

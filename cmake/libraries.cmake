@@ -1,4 +1,5 @@
-# Third-party packages, each behind one interface target lib_<name>. Debian 12 names in README.md.
+# Third-party packages, each behind one interface target lib_<name>. tools/install_packages has their Debian names;
+# THIRD_PARTY_NOTICES their licences.
 find_package(PkgConfig REQUIRED)
 function(pmetal_pkg target module)
   string(MAKE_C_IDENTIFIER ${module} id)
@@ -15,6 +16,10 @@ else()
   target_link_libraries(lib_fmt INTERFACE fmt::fmt)
 endif()
 
+# Debian's default is 1.74; ours is libboost1.81-dev, which puts its headers at the same place and excludes that one
+find_package(Boost 1.81 REQUIRED)
+add_library(lib_boost INTERFACE)       # Describe: header only
+target_link_libraries(lib_boost INTERFACE Boost::headers)
 add_library(lib_json INTERFACE)        # nlohmann: header only
 add_library(lib_cli11 INTERFACE)       # CLI11: header only
 pmetal_pkg(lib_yaml yaml-cpp)
