@@ -1,0 +1,82 @@
+// nn::Linear: the seam for weights. Holds a quant::Weight (frozen, any format) or a trainable dense leaf, a bias, and
+// the adapters that are attached to it. Its identity is its Hugging Face module name. Architectures use it and thereby
+// have LoRA, quantized weights and sharding without naming them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/batch.h"
+#include "ops/linear.h"
+#include "quant/weight.h"
+
+namespace pmetal::nn {
+
+class Linear;
+
+// One adapter's part in one Linear (LoRA, DoRA ...). Resident adapters of a Linear are indexed by the batch's adapter
+// numbers. Implementations live in adapters/.
+class LinearAdapter {
+ public:
+  virtual ~LinearAdapter() = default;
+  // y[rows, out] for x[rows, in], where `base` is what the Linear alone gives for these rows (bias included). `batch`
+  // and `first_row` say which rows of the step these are (dropout identity).
+  virtual Tensor apply(Context& ctx, const Batch& batch, int64_t first_row, const Linear& linear, const Tensor& x,
+                       const Tensor& base) = 0;
+};
+
+class Linear {
+ public:
+  Linear() = default;
+  Linear(std::string name, int64_t in, int64_t out) : name_(std::move(name)), in_(in), out_(out) {}
+
+  // x[T, in] -> [T, out]
+  Tensor forward(Context& ctx, const Batch& batch, const Tensor& x) const;
+  // without adapters and with neither batch nor borders
+  Tensor forward_base(Context& ctx, const Tensor& x) const;
+
+  const std::string& name() const { return name_; }  // "model.layers.0.self_attn.q_proj"
+  int64_t in() const { return in_; }
+  int64_t out() const { return out_; }
+  bool defined() const { return in_ > 0; }
+
+  quant::Weight weight;  // frozen; undefined while `trainable` holds the values
+  Tensor trainable;      // dense leaf [out, in], or undefined
+  Tensor bias;           // [out] compute dtype, leaf when it trains; undefined when there is none
+  // index = the batch's adapter number; null where an adapter does not touch this module
+  std::vector<std::shared_ptr<LinearAdapter>> adapters;
+
+ private:
+  std::string name_;
+  int64_t in_ = 0, out_ = 0;
+};
+
+// Linears that share their input, called together: one pass over x where the kernels can, adapters included.
+std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
+                                  const Tensor& x);
+
+class Embedding {
+ public:
+  Embedding() = default;
+  Embedding(std::string name, int64_t vocabulary, int64_t dim)
+      : name_(std::move(name)), vocabulary_(vocabulary), dim_(dim) {}
+  Tensor forward(Context& ctx, const Tensor& ids, DType dtype, float scale = 1) const;
+  const std::string& name() const { return name_; }
+  int64_t vocabulary() const { return vocabulary_; }
+  int64_t dim() const { return dim_; }
+  quant::Weight weight;
+  Tensor trainable;
+
+ private:
+  std::string name_;
+  int64_t vocabulary_ = 0, dim_ = 0;
+};
+
+// A norm's or another small vector parameter; a leaf when it trains.
+struct Parameter {
+  std::string name;
+  Tensor value;
+};
+
+}  // namespace pmetal::nn

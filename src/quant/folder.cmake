@@ -1,0 +1,1 @@
+pmetal_table(quant formats . format_)

@@ -1,0 +1,71 @@
+// Context: what every op takes first: device, threads or stream, allocator, tape, math mode. Nothing of this is global
+// or thread-local; two contexts can run side by side.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+
+#include "base/threads.h"
+#include "tensor/allocator.h"
+#include "tensor/tensor.h"
+
+namespace pmetal {
+
+class Tape;
+
+enum class MathMode { kExact, kFast };  // fast: int8/fp8 activations for quantized serving, chosen openly
+
+class Context {
+ public:
+  // CPU with its own caching allocator
+  explicit Context(std::shared_ptr<ThreadPool> threads, std::shared_ptr<Allocator> allocator = make_cpu_allocator())
+      : threads_(std::move(threads)), allocator_(std::move(allocator)), device_(allocator_->device()) {}
+
+  Device device() const { return device_; }
+  ThreadPool& threads() const { return *threads_; }
+  const std::shared_ptr<ThreadPool>& thread_pool() const { return threads_; }
+  Allocator& allocator() const { return *allocator_; }
+  void* stream() const { return stream_; }  // cudaStream_t; null on the CPU
+  void set_stream(void* stream) { stream_ = stream; }
+
+  // Null while nothing is to be differentiated.
+  Tape* tape() const { return tape_; }
+  void set_tape(Tape* tape) { tape_ = tape; }
+  MathMode math() const { return math_; }
+  void set_math(MathMode mode) { math_ = mode; }
+
+  // Contiguous, not initialised, on the context's device.
+  Tensor empty(const Shape& shape, DType dtype) const {
+    return Tensor(allocator_->allocate(shape.numel() * size_of(dtype)), shape, dtype);
+  }
+  // True when an op must record itself: there is a tape and an input takes part in differentiation.
+  bool records(std::initializer_list<const Tensor*> inputs) const {
+    if (!tape_) return false;
+    for (const Tensor* t : inputs)
+      if (t && t->requires_grad()) return true;
+    return false;
+  }
+
+ private:
+  std::shared_ptr<ThreadPool> threads_;
+  std::shared_ptr<Allocator> allocator_;
+  Device device_;
+  void* stream_ = nullptr;
+  Tape* tape_ = nullptr;
+  MathMode math_ = MathMode::kExact;
+};
+
+// Turns recording off (or onto another tape) for a scope.
+class TapeScope {
+ public:
+  TapeScope(Context& ctx, Tape* tape) : ctx_(ctx), before_(ctx.tape()) { ctx.set_tape(tape); }
+  ~TapeScope() { ctx_.set_tape(before_); }
+  TapeScope(const TapeScope&) = delete;
+  TapeScope& operator=(const TapeScope&) = delete;
+
+ private:
+  Context& ctx_;
+  Tape* before_;
+};
+
+}  // namespace pmetal

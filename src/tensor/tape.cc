@@ -1,0 +1,99 @@
+#include "tensor/tape.h"
+
+namespace pmetal {
+
+Saved::Saved(const Tensor& tensor) {
+  if (tensor.variable() && tensor.variable()->recompute) {
+    recompute_ = tensor.variable()->recompute;
+  } else {
+    tensor_ = tensor.detached();
+  }
+}
+
+Tensor Saved::get(Context& ctx) const {
+  if (!recompute_) return tensor_;
+  TapeScope off(ctx, nullptr);
+  return (*recompute_)(ctx);
+}
+
+void GradSink::add(int input, const Tensor& gradient) {
+  Variable* variable = inputs_[static_cast<size_t>(input)].get();
+  if (!variable || !gradient.defined()) return;
+  if (!variable->grad.defined()) {
+    variable->grad = gradient.detached();
+    return;
+  }
+  PMETAL_ASSERT(variable->grad.numel() == gradient.numel(), "gradient {} added to {}", gradient.shape().to_string(),
+                variable->grad.shape().to_string());
+  // A gradient that somebody else still holds (a residual passes one tensor to two inputs) is copied before it is added
+  // to. The leaf's own flat buffer is shared on purpose.
+  if (!variable->is_leaf && variable->grad.buffer().use_count() > 1) {
+    Tensor sum = ctx_.empty(variable->grad.shape(), variable->grad.dtype());
+    const Tensor zero;
+    accumulate_(ctx_, sum, zero);
+    accumulate_(ctx_, sum, variable->grad);
+    variable->grad = sum;
+  }
+  accumulate_(ctx_, variable->grad,
+              gradient.shape() == variable->grad.shape() || !gradient.is_contiguous()
+                  ? gradient
+                  : gradient.reshaped(variable->grad.shape()));
+}
+
+Tensor GradSink::destination(int input) const {
+  const Variable* variable = inputs_[static_cast<size_t>(input)].get();
+  return variable && variable->is_leaf && variable->grad.dtype() == DType::kF32 ? variable->grad : Tensor();
+}
+
+void Tape::record(const char* op, std::span<const Tensor* const> inputs, std::span<Tensor* const> outputs,
+                  Backward backward, std::vector<Recompute> recompute) {
+  PMETAL_ASSERT(recompute.empty() || recompute.size() == outputs.size());
+  Node node{op, {}, {}, std::move(backward)};
+  for (const Tensor* t : inputs) node.inputs.push_back(t ? t->variable() : nullptr);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    auto variable = std::make_shared<Variable>();
+    if (!recompute.empty() && recompute[i]) variable->recompute = std::make_shared<Recompute>(std::move(recompute[i]));
+    outputs[i]->set_variable(variable);
+    node.outputs.push_back(std::move(variable));
+  }
+  nodes_.push_back(std::move(node));
+}
+
+void Tape::backward(Context& ctx, const Tensor& output, const Tensor& seed) {
+  const std::pair<Tensor, Tensor> one[] = {{output, seed}};
+  backward(ctx, one);
+}
+
+void Tape::backward(Context& ctx, std::span<const std::pair<Tensor, Tensor>> outputs_and_seeds) {
+  TapeScope off(ctx, nullptr);
+  for (const auto& [output, seed] : outputs_and_seeds) {
+    const std::shared_ptr<Variable> one[] = {output.variable()};
+    if (one[0]) GradSink(ctx, one, accumulate_).add(0, seed);
+  }
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    std::vector<Tensor> grads;
+    bool any = false;
+    for (const auto& variable : node.outputs) {
+      grads.push_back(std::move(variable->grad));
+      variable->grad = Tensor();
+      any |= grads.back().defined();
+    }
+    if (!any) continue;
+    GradSink sink(ctx, node.inputs, accumulate_);
+    node.backward(ctx, grads, sink);
+  }
+}
+
+Tensor make_leaf(const Tensor& value, std::string name, Tensor grad) {
+  auto variable = std::make_shared<Variable>();
+  variable->is_leaf = true;
+  variable->name = std::move(name);
+  variable->grad = std::move(grad);
+  Tensor t = value.detached();
+  t.set_variable(std::move(variable));
+  return t;
+}
+
+}  // namespace pmetal
