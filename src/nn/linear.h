@@ -29,7 +29,8 @@ class LinearAdapter {
 class Linear {
  public:
   Linear() = default;
-  Linear(std::string name, int64_t in, int64_t out) : name_(std::move(name)), in_(in), out_(out) {}
+  Linear(std::string name, int64_t in, int64_t out, bool has_bias = false)
+      : name_(std::move(name)), in_(in), out_(out), has_bias_(has_bias) {}
 
   // x[T, in] -> [T, out]
   Tensor forward(Context& ctx, const Batch& batch, const Tensor& x) const;
@@ -40,6 +41,7 @@ class Linear {
   int64_t in() const { return in_; }
   int64_t out() const { return out_; }
   bool defined() const { return in_ > 0; }
+  bool has_bias() const { return has_bias_; }  // the checkpoint must have one
 
   quant::Weight weight;  // frozen; undefined while `trainable` holds the values
   Tensor trainable;      // dense leaf [out, in], or undefined
@@ -50,6 +52,7 @@ class Linear {
  private:
   std::string name_;
   int64_t in_ = 0, out_ = 0;
+  bool has_bias_ = false;
 };
 
 // Linears that share their input, called together: one pass over x where the kernels can, adapters included.
@@ -75,7 +78,9 @@ class Embedding {
 
 // A norm's or another small vector parameter; a leaf when it trains.
 struct Parameter {
-  std::string name;
+  std::string name;  // "model.layers.0.input_layernorm.weight"
+  Shape shape;
+  float initial = 0;  // the value of a new model
   Tensor value;
 };
 

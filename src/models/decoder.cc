@@ -1,0 +1,150 @@
+#include "models/decoder.h"
+
+#include <cmath>
+
+#include "ops/norm.h"
+
+namespace pmetal::models {
+namespace {
+
+using nn::Linear;
+using nn::Parameter;
+
+struct DecoderStep : StepValues {
+  ops::RopeTable rope;
+};
+
+struct Block {
+  Parameter input_norm, post_norm, q_norm, k_norm;
+  Linear q, k, v, o, gate, up, down;
+};
+
+class Decoder final : public Model {
+ public:
+  explicit Decoder(DecoderConfig config) : c_(std::move(config)) {
+    ModelInfo& info = c_.info;
+    const int64_t h = info.hidden, q = info.heads * info.head_dim, kv = c_.kv_heads * info.head_dim;
+    embedding_ = nn::Embedding("model.embed_tokens", info.vocabulary, h);
+    for (int64_t i = 0; i < info.layers; ++i) {
+      const std::string p = fmt::format("model.layers.{}.", i);
+      Block b;
+      b.input_norm = {p + "input_layernorm.weight", {h}, 1, {}};
+      b.q = Linear(p + "self_attn.q_proj", h, q, c_.qkv_bias);
+      b.k = Linear(p + "self_attn.k_proj", h, kv, c_.qkv_bias);
+      b.v = Linear(p + "self_attn.v_proj", h, kv, c_.qkv_bias);
+      b.o = Linear(p + "self_attn.o_proj", q, h, c_.o_bias);
+      if (c_.qk_norm) {
+        b.q_norm = {p + "self_attn.q_norm.weight", {info.head_dim}, 1, {}};
+        b.k_norm = {p + "self_attn.k_norm.weight", {info.head_dim}, 1, {}};
+      }
+      b.post_norm = {p + "post_attention_layernorm.weight", {h}, 1, {}};
+      b.gate = Linear(p + "mlp.gate_proj", h, c_.intermediate, c_.mlp_bias);
+      b.up = Linear(p + "mlp.up_proj", h, c_.intermediate, c_.mlp_bias);
+      b.down = Linear(p + "mlp.down_proj", c_.intermediate, h, c_.mlp_bias);
+      blocks_.push_back(std::move(b));
+      info.memory.push_back({c_.kv_heads, info.head_dim, info.head_dim, c_.window[static_cast<size_t>(i)]});
+    }
+    norm_ = {"model.norm.weight", {h}, 1, {}};
+    if (!info.tied_head) lm_head_ = Linear("lm_head", h, info.vocabulary);
+  }
+
+  const ModelInfo& info() const override { return c_.info; }
+
+  std::shared_ptr<StepValues> begin(Context& ctx, const nn::Batch& batch) override {
+    auto step = std::make_shared<DecoderStep>();
+    step->rope = nn::rope_table(ctx, c_.rope, batch, dtype == DType::kF64 ? DType::kF64 : DType::kF32);
+    return step;
+  }
+
+  Hidden embed(Context& ctx, const nn::Batch& batch) override {
+    return {embedding_.forward(ctx, batch.tokens, dtype), {}};
+  }
+
+  Hidden block(Context& ctx, int64_t layer, const Hidden& x, const nn::Batch& batch, const StepValues& step) override {
+    const Block& b = blocks_[static_cast<size_t>(layer)];
+    const ops::RopeTable& rope = static_cast<const DecoderStep&>(step).rope;
+    auto [residual, normed] = norm(ctx, x, b.input_norm);
+
+    const Linear* qkv[] = {&b.q, &b.k, &b.v};
+    std::vector<Tensor> p = nn::forward_group(ctx, batch, qkv, normed);
+    Tensor q = heads(ctx, p[0], c_.info.heads), k = heads(ctx, p[1], c_.kv_heads), v = heads(ctx, p[2], c_.kv_heads);
+    if (c_.qk_norm) {
+      q = ops::rms_norm(ctx, q, b.q_norm.value, c_.rms_norm_eps);
+      k = ops::rms_norm(ctx, k, b.k_norm.value, c_.rms_norm_eps);
+    }
+    q = ops::rope(ctx, q, rope);
+    k = ops::rope(ctx, k, rope);
+    ops::AttentionOptions options;
+    options.mask.window = c_.window[static_cast<size_t>(layer)];
+    options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c_.info.head_dim)));
+    Tensor a = nn::attend(ctx, static_cast<int>(layer), q, k, v, batch, options);
+    a = ops::reshape(ctx, a, {batch.n_tokens(), c_.info.heads * c_.info.head_dim});
+    a = b.o.forward(ctx, batch, a);
+
+    auto [after, normed2] = ops::add_rms_norm(ctx, residual, a, b.post_norm.value, c_.rms_norm_eps);
+    const Linear* gate_up[] = {&b.gate, &b.up};
+    std::vector<Tensor> g = nn::forward_group(ctx, batch, gate_up, normed2);
+    const Tensor y = ops::glu(ctx, g[0], g[1], c_.activation);
+    return {after, b.down.forward(ctx, batch, y)};
+  }
+
+  Tensor final(Context& ctx, const Hidden& x, const nn::Batch& batch) override {
+    if (!batch.output_rows.defined()) return norm(ctx, x, norm_).normed;
+    const Tensor rows = ops::gather_rows(ctx, x.sum(ctx), batch.output_rows);
+    return ops::rms_norm(ctx, rows, norm_.value, c_.rms_norm_eps);
+  }
+
+  Head head() override {
+    Head head;
+    if (c_.info.tied_head) {
+      head.frozen = embedding_.trainable.defined() ? nullptr : &embedding_.weight;
+      head.dense = embedding_.trainable;
+    } else {
+      head.frozen = lm_head_.trainable.defined() ? nullptr : &lm_head_.weight;
+      head.dense = lm_head_.trainable;
+      head.linear = &lm_head_;
+    }
+    return head;
+  }
+
+  void visit(ParameterVisitor& v) override {
+    v.on(embedding_);
+    for (Block& b : blocks_) {
+      v.on(b.input_norm);
+      for (Linear* l : {&b.q, &b.k, &b.v, &b.o}) v.on(*l);
+      if (c_.qk_norm) v.on(b.q_norm), v.on(b.k_norm);
+      v.on(b.post_norm);
+      for (Linear* l : {&b.gate, &b.up, &b.down}) v.on(*l);
+    }
+    v.on(norm_);
+    if (!c_.info.tied_head) v.on(lm_head_);
+  }
+
+  bool ignores(const std::string& tensor) const override {
+    return tensor.ends_with(".rotary_emb.inv_freq") || (c_.info.tied_head && tensor == "lm_head.weight");
+  }
+  bool is_residual_output(const std::string& module) const override {
+    return module.ends_with(".o_proj") || module.ends_with(".down_proj");
+  }
+
+ private:
+  ops::SumAndNorm norm(Context& ctx, const Hidden& x, const Parameter& weight) const {
+    if (x.delta.defined()) return ops::add_rms_norm(ctx, x.residual, x.delta, weight.value, c_.rms_norm_eps);
+    return {x.residual, ops::rms_norm(ctx, x.residual, weight.value, c_.rms_norm_eps)};
+  }
+  Tensor heads(Context& ctx, const Tensor& x, int64_t n) const {
+    return ops::reshape(ctx, x, {x.dim(0), n, c_.info.head_dim});
+  }
+
+  DecoderConfig c_;
+  nn::Embedding embedding_;
+  std::vector<Block> blocks_;
+  Parameter norm_;
+  Linear lm_head_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_decoder(DecoderConfig config) { return std::make_unique<Decoder>(std::move(config)); }
+
+}  // namespace pmetal::models

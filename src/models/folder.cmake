@@ -1,0 +1,1 @@
+pmetal_table(models families . family_)
