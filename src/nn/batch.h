@@ -21,10 +21,11 @@ struct Batch {
   std::vector<int32_t> adapter;  // per sequence: index of a resident adapter, or -1 = base weights; empty: all 0 when
                                  // one is resident, else none
   std::vector<int32_t> cu_q;     // host copy of the borders [sequences + 1]
-  Tensor output_rows;            // [R] i32: the rows that go on to the head; undefined = all
-  Tensor row_ids;                // [T] i64: identity of each row for dropout; undefined when nothing draws
-  ops::DropoutKey dropout;       // seed and step; `module` is filled by the module that draws
-  Memory* memory = nullptr;      // where keys and values of earlier steps live; null: nothing is remembered
+  std::vector<int32_t> rope_length;  // per sequence: largest position so far + 1, for length-dependent rope
+  Tensor output_rows;                // [R] i32: the rows that go on to the head; undefined = all
+  Tensor row_ids;                    // [T] i64: identity of each row for dropout; undefined when nothing draws
+  ops::DropoutKey dropout;           // seed and step; `module` is filled by the module that draws
+  Memory* memory = nullptr;          // where keys and values of earlier steps live; null: nothing is remembered
   int64_t n_tokens() const { return tokens.dim(0); }
   int64_t n_sequences() const { return static_cast<int64_t>(cu_q.size()) - 1; }
 };
