@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "base/buffer.h"
+#include "base/fault.h"
 
 namespace pmetal {
 
@@ -22,7 +23,16 @@ Buffer map_file(const fs::path& path);        // read-only private map of the wh
 // tells the kernel that these bytes of a map will not be needed again (drops resident pages)
 void drop_mapped_pages(const Buffer& range);
 
-// Writes a file under a temporary name beside `path`; commit() syncs and renames. Without commit nothing remains.
+// AtomicFile and AtomicDirectory write under a temporary name beside their destination and take its name in one step
+// when commit() is called; without commit nothing remains. A process that was killed leaves its temporary behind: the
+// next AtomicFile or AtomicDirectory for the same destination removes it (one that is still being written is locked,
+// and stays). A destination that is a symbolic link keeps being one: what it points to is replaced.
+
+// true for the temporary names of both; code that lists a folder skips them
+bool is_temporary_name(const fs::path& path);
+
+// Passes the fault points "write" (each write to the file), "sync" and "rename". Throws when the destination exists
+// and is no regular file.
 class AtomicFile {
  public:
   explicit AtomicFile(fs::path path);
@@ -43,8 +53,11 @@ class AtomicFile {
 };
 void write_file_atomic(const fs::path& path, std::string_view text);
 
-// A folder filled under a temporary name, then renamed into place by commit() (an existing folder of that name is
-// moved aside first and removed after). Files inside are synced by commit().
+// A folder that is filled under its temporary name. commit() syncs everything inside, then takes the place of an
+// existing folder by exchanging the two names, so that at every moment a whole folder is there; the old one is removed
+// after. (A file system that cannot exchange names gets two renames; between them a kill leaves the old folder under
+// its temporary name ending in ".old", which nothing removes and the error of the next reader does not hide.)
+// Throws when the destination exists and is no folder.
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(fs::path path);
@@ -56,13 +69,9 @@ class AtomicDirectory {
 
  private:
   fs::path path_, temporary_;
-  bool committed_ = false;
+  int fd_ = -1;
 };
 
 void sync_directory(const fs::path& path);
-
-// Fault injection for tests: PMETAL_FAULT="point:n[:kill]" makes the n-th passage of a point fail as if the disk were
-// full (or kills the process there). Points: "write", "sync", "rename". Costs one load when unset.
-void fault_point(const char* point);
 
 }  // namespace pmetal
