@@ -1,12 +1,30 @@
 # Third-party packages, each behind one interface target lib_<name>. tools/install_packages has their Debian names;
 # THIRD_PARTY_NOTICES their licences.
+#
+# PMETAL_PORTABLE links archives where Debian has them. libcurl and OpenSSL stay shared: both are part of every
+# distribution under the same names (libcurl.so.4, libcrypto.so.3), and libcurl.a would bring a dozen libraries that
+# are not. simdjson has no archive: its shared library is laid beside the programs ($ORIGIN). tests/portable.cmake
+# checks what is left.
 find_package(PkgConfig REQUIRED)
+
+# pmetal_pkg(target pkg-config-module [archive]): `archive` replaces the shared library in a portable build
 function(pmetal_pkg target module)
   string(MAKE_C_IDENTIFIER ${module} id)
   pkg_check_modules(${id} REQUIRED IMPORTED_TARGET ${module})
   add_library(${target} INTERFACE)
-  target_link_libraries(${target} INTERFACE PkgConfig::${id})
+  if(PMETAL_PORTABLE AND ARGC GREATER 2)
+    target_include_directories(${target} SYSTEM INTERFACE ${${id}_INCLUDE_DIRS})
+    target_link_libraries(${target} INTERFACE -l:${ARGV2})
+  else()
+    target_link_libraries(${target} INTERFACE PkgConfig::${id})
+  endif()
 endfunction()
+
+if(PMETAL_PORTABLE)
+  add_link_options(-static-libstdc++ -static-libgcc)
+  set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
+  set(CMAKE_BUILD_RPATH "$ORIGIN")
+endif()
 
 add_library(lib_fmt INTERFACE)
 if(PMETAL_PORTABLE)
@@ -22,14 +40,21 @@ add_library(lib_boost INTERFACE)       # Describe: header only
 target_link_libraries(lib_boost INTERFACE Boost::headers)
 add_library(lib_json INTERFACE)        # nlohmann: header only
 add_library(lib_cli11 INTERFACE)       # CLI11: header only
-pmetal_pkg(lib_yaml yaml-cpp)
-pmetal_pkg(lib_zlib zlib)
-pmetal_pkg(lib_zstd libzstd)
-add_library(lib_snappy INTERFACE)
-target_link_libraries(lib_snappy INTERFACE snappy)
+pmetal_pkg(lib_yaml yaml-cpp libyaml-cpp.a)
+pmetal_pkg(lib_zlib zlib libz.a)
+pmetal_pkg(lib_zstd libzstd libzstd.a)
+add_library(lib_snappy INTERFACE)      # has no pkg-config file
+target_link_libraries(lib_snappy INTERFACE $<IF:$<BOOL:${PMETAL_PORTABLE}>,-l:libsnappy.a,snappy>)
 pmetal_pkg(lib_simdjson simdjson)
-pmetal_pkg(lib_pcre2 libpcre2-8)
-pmetal_pkg(lib_utf8proc libutf8proc)
+if(PMETAL_PORTABLE)
+  find_library(PMETAL_SIMDJSON simdjson REQUIRED)
+  file(REAL_PATH ${PMETAL_SIMDJSON} simdjson_file)
+  string(REGEX REPLACE "([.]so[.][0-9]+).*" "\\1" simdjson_name ${simdjson_file})
+  get_filename_component(simdjson_name ${simdjson_name} NAME)
+  configure_file(${simdjson_file} ${CMAKE_BINARY_DIR}/${simdjson_name} COPYONLY)
+endif()
+pmetal_pkg(lib_pcre2 libpcre2-8 libpcre2-8.a)
+pmetal_pkg(lib_utf8proc libutf8proc libutf8proc.a)
 pmetal_pkg(lib_curl libcurl)
 pmetal_pkg(lib_crypto libcrypto)
 if(PMETAL_TESTS)

@@ -1,0 +1,30 @@
+# cmake -D BINARY_DIR=... -P portable.cmake: the programs of a portable build need no library and no symbol version
+# that another distribution of Debian 12's age or younger may lack.
+cmake_minimum_required(VERSION 3.25)
+set(allowed libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1 ld-linux-x86-64.so.2
+            libcurl.so.4 libcrypto.so.3 libssl.so.3
+            libsimdjson.so.14)   # lies beside the program
+set(n_programs 0)
+file(GLOB files ${BINARY_DIR}/pmetal ${BINARY_DIR}/*_test)
+foreach(file IN LISTS files)
+  math(EXPR n_programs "${n_programs} + 1")
+  execute_process(COMMAND readelf -dVW ${file} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "\\(NEEDED\\)[^\n]*\\[[^]]*\\]" needed "${output}")
+  string(REGEX REPLACE "\\(NEEDED\\)[^\n[]*\\[([^]]*)\\]" "\\1" needed "${needed}")
+  foreach(library IN LISTS needed)
+    if(NOT library IN_LIST allowed)
+      message(SEND_ERROR "${file} needs ${library}")
+    endif()
+  endforeach()
+  string(REGEX MATCHALL "GLIBC_2[.][0-9]+" versions "${output}")
+  foreach(version IN LISTS versions)
+    string(REPLACE "GLIBC_" "" version "${version}")
+    if(version VERSION_GREATER 2.36)
+      message(SEND_ERROR "${file} needs glibc ${version}")
+    endif()
+  endforeach()
+  message("${file}: ${needed}")
+endforeach()
+if(n_programs EQUAL 0)
+  message(FATAL_ERROR "no program in ${BINARY_DIR}")
+endif()
