@@ -1,0 +1,140 @@
+// The AMX inner kernel over a layer of eight tile registers, so that the same packing and indexing runs on the hardware
+// (gemm_amx.cc) and on the emulation of the documented semantics (amx_emulated.h, for tests on any machine).
+//
+//            B0   B1        C tiles 16 rows × 16 outputs f32: tmm 0..3
+//      A0    0    1         A tiles 16 rows × 32 k bf16:      tmm 4, 5
+//      A1    2    3         B tiles 16 k pairs × 16 outputs:  tmm 6, 7 (a bf16_tile block is such a tile)
+//
+// Four loads feed four TDPBF16PS. The B panel (2 blocks × 16 tiles = 32 KiB) stays in L1 while the rows of A go by; A
+// is loaded with the non-temporal hint so that it does not evict the panel.
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "backend/cpu/gemm/kernels.h"
+
+namespace pmetal::cpu {
+
+template <class Tiles>
+class AmxBlock {
+ public:
+  static void run(const BlockArgs& s) {
+    if (s.rows <= 0 || s.n_blocks <= 0) return;
+    Tiles tiles;
+    const int64_t full = s.rows / 32 * 32, rest = s.rows - full;
+    if (full > 0) {
+      tiles.configure(16, 16);
+      columns<2>(tiles, s, 0, full);
+    }
+    if (rest > 16) {
+      tiles.configure(16, static_cast<int>(rest - 16));
+      columns<2>(tiles, s, full, s.rows);
+    } else if (rest > 0) {
+      tiles.configure(static_cast<int>(rest), 0);
+      columns<1>(tiles, s, full, s.rows);
+    }
+    tiles.release();
+  }
+
+ private:
+  static constexpr int64_t kPrefetchAhead = 4096;  // bytes, when B streams from memory
+
+  template <int MT>
+  static void columns(Tiles& tiles, const BlockArgs& s, int64_t row_begin, int64_t row_end) {
+    int64_t j = 0;
+    for (; j + 2 <= s.n_blocks; j += 2) rows<MT, 2>(tiles, s, j, row_begin, row_end);
+    if (j < s.n_blocks) rows<MT, 1>(tiles, s, j, row_begin, row_end);
+  }
+
+  template <int MT, int NT>
+  static void rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
+    const bool stream_b = s.rows <= 32;
+    const char* next = s.b_next;
+    const int64_t steps = (row_end - row_begin + 31) / 32,
+                  next_step = s.b_next ? (s.b_next_bytes / 64 / steps + 1) * 64 : 0;
+    const char* next_end = s.b_next + s.b_next_bytes;
+    for (int64_t row = row_begin; row < row_end; row += 32) {
+      if (stream_b) {
+        group<MT, NT, true>(tiles, s, j, row);
+      } else {
+        group<MT, NT, false>(tiles, s, j, row);
+        for (const char* end = std::min(next + next_step, next_end); next < end; next += 64)
+          _mm_prefetch(next, _MM_HINT_T1);
+      }
+    }
+  }
+
+  template <int MT, int NT, bool kStreamB>
+  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row) {
+    const int64_t c_stride = s.c_stride * 4;
+    char* c0 = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
+    char* c1 = c0 + 16 * c_stride;
+    if (s.from_zero) {
+      tiles.template zero<0>();
+      if constexpr (NT > 1) tiles.template zero<1>();
+      if constexpr (MT > 1) tiles.template zero<2>();
+      if constexpr (MT > 1 && NT > 1) tiles.template zero<3>();
+    } else {
+      tiles.template load<0>(c0, c_stride);
+      if constexpr (NT > 1) tiles.template load<1>(c0 + 64, c_stride);
+      if constexpr (MT > 1) tiles.template load<2>(c1, c_stride);
+      if constexpr (MT > 1 && NT > 1) tiles.template load<3>(c1 + 64, c_stride);
+    }
+    const char* a0 = s.a + row / 16 * s.a_tile_row_stride;
+    const char* a1 = a0 + s.a_tile_row_stride;
+    const char* b0 = s.b + j * s.b_stride;
+    const char* b1 = b0 + s.b_stride;
+    for (int64_t d = 0; d < s.depth; d += 32) {
+      if constexpr (kStreamB)
+        for (int line = 0; line < 1024; line += 64) {
+          _mm_prefetch(b0 + kPrefetchAhead + line, _MM_HINT_T0);
+          if constexpr (NT > 1) _mm_prefetch(b1 + kPrefetchAhead + line, _MM_HINT_T0);
+        }
+      tiles.template load<6>(b0, 64);
+      if constexpr (kStreamB)
+        tiles.template load<4>(a0, s.a_row_stride);
+      else
+        tiles.template stream_load<4>(a0, s.a_row_stride);
+      tiles.template dot<0, 4, 6>();
+      if constexpr (NT > 1) {
+        tiles.template load<7>(b1, 64);
+        tiles.template dot<1, 4, 7>();
+      }
+      if constexpr (MT > 1) {
+        if constexpr (kStreamB)
+          tiles.template load<5>(a1, s.a_row_stride);
+        else
+          tiles.template stream_load<5>(a1, s.a_row_stride);
+        tiles.template dot<2, 5, 6>();
+        if constexpr (NT > 1) tiles.template dot<3, 5, 7>();
+      }
+      a0 += s.a_tile_stride;
+      a1 += s.a_tile_stride;
+      b0 += 1024;
+      b1 += 1024;
+    }
+    tiles.template store<0>(c0, c_stride);
+    if constexpr (NT > 1) tiles.template store<1>(c0 + 64, c_stride);
+    if constexpr (MT > 1) tiles.template store<2>(c1, c_stride);
+    if constexpr (MT > 1 && NT > 1) tiles.template store<3>(c1 + 64, c_stride);
+  }
+};
+
+// The AMX table: tiles for bf16, everything else from `base`.
+constexpr GemmKernels with_amx_block(GemmKernels base, const char* name, BlockFn block) {
+  base.name = name;
+  base.block_bf16 = block;
+  base.depth_granule = 32;
+  base.a_tiled = true;
+  base.panel_blocks = 2;
+  base.few_rows = 32;
+  base.block_rows = 512;
+  base.chunk_bf16 = 512;
+  base.super_blocks = 32;
+  base.depth_outer_from = 2048;
+  return base;
+}
+
+}  // namespace pmetal::cpu

@@ -1,0 +1,350 @@
+// The driver of the three products: how C [rows, cols] = A [rows, depth] · B [depth, cols] is cut and walked.
+//
+//   for each piece of A that fits the shared buffer (only where A must be packed): pack it, all workers together; then
+//     tasks = row blocks (A stays in L2) × super blocks of columns (C stays in L2), taken by workers:
+//       for each chunk of the depth                         (B panel stays in L1)
+//         for each panel of the super block                 (B in place, or packed to the worker's scratch)
+//           inner kernel: C += A · B over all rows of the block
+//       finish: bias, residual, rounding, store
+//
+// Cutting never changes a chain: C is kept in f32 between chunks, which is exact.
+#include "backend/cpu/gemm/gemm.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "backend/cpu/gemm/kernels.h"
+#include "backend/cpu/gemm/pack.h"
+#include "base/error.h"
+
+namespace pmetal::cpu {
+namespace {
+
+constexpr int64_t kPackedABytes = int64_t{16} << 20;  // of the shared buffer for packed A
+constexpr int64_t kSplitDepth = 2048;                 // weight gradients: depth (tokens) of one piece of packed A
+constexpr int64_t kSerialPack = 32768;                // elements of A that one worker packs faster than it wakes others
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+struct Product {
+  const GemmKernels* kernels = nullptr;
+  int64_t rows = 0, cols = 0, depth = 0;
+  AOperand a;
+  BOperand b;
+  Matrix c;
+  bool accumulate = false;
+  const void* bias = nullptr;
+  DType bias_dtype = DType::kF32;
+  ConstMatrix residual;
+};
+
+struct Plan {
+  bool is_bf16 = false;  // bf16 · bf16 arithmetic; else A is f32
+  BlockFn block = nullptr;
+  DType a_dtype = DType::kF32;
+  bool few = false;  // all rows in one pass over B
+  bool packs_a = false, packs_b = false;
+  APacked a_packed;
+  int64_t row_piece = 0, depth_piece = 0;  // of packed A
+  int64_t block_rows = 0, super_blocks = 0, panel_blocks = 0, chunk = 0;
+  int64_t a_bytes = 0, b_bytes = 0, c_bytes = 0, bias_bytes = 0;  // workspace: a shared, the others per worker
+  int64_t worker_bytes() const { return b_bytes + c_bytes + bias_bytes; }
+};
+
+Plan make_plan(const Product& p, int n_threads) {
+  const GemmKernels& k = *p.kernels;
+  Plan plan;
+  const bool b_bf16 = p.b.dtype == DType::kBF16;
+  plan.is_bf16 = p.a.dtype == DType::kBF16 && b_bf16 && k.block_bf16;
+  plan.block = plan.is_bf16 ? k.block_bf16 : b_bf16 ? k.block_f32_bf16 : k.block_f32;
+  plan.a_dtype = plan.is_bf16 ? DType::kBF16 : DType::kF32;
+  plan.few = p.rows <= k.few_rows;
+  plan.packs_b = p.b.source != BSource::kPacked && p.depth > 0;
+  const bool tiled = plan.is_bf16 && k.a_tiled;
+  plan.packs_a = p.depth > 0 && (p.a.is_transposed || p.a.dtype != plan.a_dtype ||
+                                 (plan.is_bf16 && p.depth % k.depth_granule != 0) || (tiled && !plan.few));
+
+  // a piece of A
+  plan.row_piece = p.rows;
+  plan.depth_piece = p.depth;
+  if (plan.packs_a) {
+    if (p.a.is_transposed) plan.depth_piece = std::min(p.depth, kSplitDepth);
+    plan.a_packed = {plan.a_dtype, tiled, round_up(plan.depth_piece, 32)};
+    const int64_t groups = std::max<int64_t>(1, kPackedABytes / plan.a_packed.group_bytes());
+    const int64_t rows = std::max(k.block_rows, groups * 16 / k.block_rows * k.block_rows);
+    plan.row_piece = std::min(p.rows, rows);
+    plan.a_bytes = divide_up(plan.row_piece, 16) * plan.a_packed.group_bytes();
+  }
+
+  // blocking: enough tasks for every worker, but no more passes over A and B than needed
+  const int64_t blocks = divide_up(p.cols, 16), wanted = n_threads > 1 ? int64_t{4} * n_threads : 1;
+  plan.panel_blocks = k.panel_blocks;
+  plan.block_rows = std::min(k.block_rows, round_up(plan.row_piece, 16));
+  plan.chunk = b_bf16 ? k.chunk_bf16 : k.chunk_f32;
+  if (plan.few) {
+    if (!plan.packs_b) plan.chunk = std::max<int64_t>(plan.depth_piece, 1);
+    plan.super_blocks =
+        std::clamp(round_up(divide_up(blocks, 2 * wanted), k.panel_blocks), k.panel_blocks, int64_t{64});
+  } else {
+    plan.super_blocks =
+        plan.depth_piece >= k.depth_outer_from && plan.depth_piece > plan.chunk ? k.super_blocks : k.panel_blocks;
+    const auto n_tasks = [&] {
+      return divide_up(plan.row_piece, plan.block_rows) * divide_up(blocks, plan.super_blocks);
+    };
+    while (n_tasks() < wanted && plan.super_blocks > k.panel_blocks)
+      plan.super_blocks = std::max(k.panel_blocks, round_up(plan.super_blocks / 2, k.panel_blocks));
+    while (n_tasks() < wanted && plan.block_rows > 96) plan.block_rows = round_up(plan.block_rows / 2, 96);
+  }
+  plan.chunk = std::min(plan.chunk, round_up(std::max<int64_t>(plan.depth_piece, 1), 32));
+  if (plan.packs_b) plan.b_bytes = round_up(plan.panel_blocks, 2) * b_block_bytes(p.b.dtype, plan.chunk);
+  plan.c_bytes = round_up(plan.block_rows, 16) * plan.super_blocks * 64;
+  if (p.bias) plan.bias_bytes = plan.super_blocks * 64;
+  return plan;
+}
+
+int64_t plan_bytes(const Product& p, int n_threads) {
+  if (p.rows == 0 || p.cols == 0) return 0;
+  const Plan plan = make_plan(p, n_threads);
+  return plan.a_bytes + plan.worker_bytes() * n_threads;
+}
+
+class Run {
+ public:
+  Run(const Product& product, char* workspace, ThreadPool& pool)
+      : p_(product), plan_(make_plan(product, pool.size())), workspace_(workspace), pool_(pool) {}
+
+  void operator()() {
+    for (int64_t d = 0; d == 0 || d < p_.depth; d += plan_.depth_piece) {
+      const int64_t length = std::min(plan_.depth_piece, p_.depth - d);
+      for (int64_t r = 0; r < p_.rows; r += plan_.row_piece)
+        piece(r, std::min(plan_.row_piece, p_.rows - r), d, length);
+      if (p_.depth == 0) break;
+    }
+  }
+
+ private:
+  void piece(int64_t row, int64_t n_rows, int64_t begin, int64_t length) {
+    if (plan_.packs_a) {
+      const auto pack = [&](int64_t first, int64_t last) {
+        for (int64_t g = first; g < last; ++g)
+          pack_a(*p_.kernels, p_.a, plan_.a_packed, row + g * 16, std::min<int64_t>(16, n_rows - g * 16), begin, length,
+                 workspace_ + g * plan_.a_packed.group_bytes());
+      };
+      const int64_t groups = divide_up(n_rows, 16);
+      if (n_rows * length <= kSerialPack)
+        pack(0, groups);
+      else
+        pool_.parallel_for(groups, 1, pack);
+    }
+    const int64_t row_blocks = divide_up(n_rows, plan_.block_rows);
+    const int64_t supers = divide_up(divide_up(p_.cols, 16), plan_.super_blocks);
+    const auto work = [&](int worker, int64_t t) {
+      const int64_t r = t / supers * plan_.block_rows;
+      task(worker, row, r, std::min(plan_.block_rows, n_rows - r), t % supers * plan_.super_blocks, begin, length);
+    };
+    const int64_t n_tasks = row_blocks * supers;
+    if (n_tasks == 1 || n_rows * length * p_.cols <= kSerialPack) {
+      for (int64_t t = 0; t < n_tasks; ++t) work(0, t);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    pool_.run([&](int worker) {
+      for (int64_t t = next.fetch_add(1); t < n_tasks; t = next.fetch_add(1)) work(worker, t);
+    });
+  }
+
+  // rows [r, r + n) of the piece that begins at `row`; super block of columns from `block` on
+  void task(int worker, int64_t row, int64_t r, int64_t n, int64_t block, int64_t begin, int64_t length) {
+    char* scratch = workspace_ + plan_.a_bytes + worker * plan_.worker_bytes();
+    const int64_t column = block * 16, columns = std::min(plan_.super_blocks * 16, p_.cols - column);
+    const int64_t n_blocks = divide_up(columns, 16);
+    const bool in_place = p_.c.dtype == DType::kF32 && columns % 16 == 0 && !p_.bias && !p_.residual.data;
+    const bool continues = p_.accumulate || begin > 0;
+    float* c = in_place ? static_cast<float*>(p_.c.data) + (row + r) * p_.c.stride + column
+                        : reinterpret_cast<float*>(scratch + plan_.b_bytes);
+    const int64_t c_stride = in_place ? p_.c.stride : plan_.super_blocks * 16;
+    if (!in_place && (continues || length == 0))
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < columns; ++j)
+          c[i * c_stride + j] =
+              continues ? static_cast<const float*>(p_.c.data)[(row + r + i) * p_.c.stride + column + j] : 0.f;
+    if (in_place && !continues && length == 0)
+      for (int64_t i = 0; i < n; ++i) std::fill_n(c + i * c_stride, columns, 0.f);
+
+    BlockArgs s;
+    s.rows = n;
+    s.c_stride = c_stride;
+    const int64_t b_size = size_of(p_.b.dtype);
+    for (int64_t d = 0; d < length; d += plan_.chunk) {
+      s.depth = std::min(plan_.chunk, length - d);
+      s.from_zero = !continues && d == 0;
+      place_a(s, row, r, begin, d);
+      const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;
+      for (int64_t j = 0; j < n_blocks; j += panel) {
+        s.n_blocks = std::min(panel, n_blocks - j);
+        s.c = c + j * 16;
+        if (plan_.packs_b) {
+          pack_b(*p_.kernels, p_.b, block + j, s.n_blocks, begin + d, s.depth, scratch);
+          s.b = scratch;
+          s.b_stride = b_block_bytes(p_.b.dtype, s.depth);
+        } else {  // lines of 64 bytes: one k of f32, two of bf16
+          s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
+          s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
+          const bool more = j + panel < n_blocks;
+          s.b_next = more ? s.b + panel * s.b_stride : s.b + s.depth * 16 * b_size;
+          s.b_next_bytes = s.depth * 16 * b_size;
+        }
+        plan_.block(s);
+      }
+    }
+    if (!in_place)
+      finish(c, c_stride, row + r, n, column, columns,
+             reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes));
+  }
+
+  void place_a(BlockArgs& s, int64_t row, int64_t r, int64_t begin, int64_t d) const {
+    if (plan_.packs_a) {
+      const APacked& packed = plan_.a_packed;
+      s.a_row_stride = packed.row_stride();
+      s.a_tile_row_stride = packed.group_bytes();
+      s.a_tile_stride = packed.tiled ? 1024 : 64;
+      s.a = workspace_ + r / 16 * packed.group_bytes() + (packed.tiled ? d / 32 * 1024 : d * size_of(packed.dtype));
+      return;
+    }
+    s.a_row_stride = p_.a.stride;
+    s.a_tile_row_stride = 16 * p_.a.stride;
+    s.a_tile_stride = 64;
+    s.a = p_.a.data + (row + r) * p_.a.stride + (begin + d) * size_of(p_.a.dtype);
+  }
+
+  void finish(const float* c, int64_t c_stride, int64_t row, int64_t n, int64_t column, int64_t columns,
+              float* bias) const {
+    FinishArgs f;
+    f.n = columns;
+    f.y_dtype = p_.c.dtype;
+    f.residual_dtype = p_.residual.dtype;
+    if (p_.bias) {
+      convert(static_cast<const char*>(p_.bias) + column * size_of(p_.bias_dtype), p_.bias_dtype, bias, DType::kF32,
+              columns);
+      f.bias = bias;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      f.c = c + i * c_stride;
+      f.y = static_cast<char*>(p_.c.data) + ((row + i) * p_.c.stride + column) * size_of(p_.c.dtype);
+      if (p_.residual.data)
+        f.residual = static_cast<const char*>(p_.residual.data) +
+                     ((row + i) * p_.residual.stride + column) * size_of(p_.residual.dtype);
+      p_.kernels->finish(f);
+    }
+  }
+
+  const Product& p_;
+  const Plan plan_;
+  char* workspace_;
+  ThreadPool& pool_;
+};
+
+bool is_product_type(DType t) { return t == DType::kBF16 || t == DType::kF32; }
+
+void check(const Product& p) {
+  PMETAL_ASSERT(p.rows >= 0 && p.cols >= 0 && p.depth >= 0, "[{}, {}] over {}", p.rows, p.cols, p.depth);
+  PMETAL_ASSERT(is_product_type(p.a.dtype) && is_product_type(p.b.dtype) && is_product_type(p.c.dtype), "{} · {} -> {}",
+                name_of(p.a.dtype), name_of(p.b.dtype), name_of(p.c.dtype));
+  PMETAL_ASSERT(!p.accumulate || p.c.dtype == DType::kF32, "accumulation wants an f32 output, not {}",
+                name_of(p.c.dtype));
+  PMETAL_ASSERT(!p.residual.data || is_product_type(p.residual.dtype), "residual {}", name_of(p.residual.dtype));
+}
+
+const GemmKernels& chosen(const GemmKernels* kernels) { return kernels ? *kernels : kernels_for(isa()); }
+
+Product product_of(const LinearForward& f) {
+  Product p;
+  p.kernels = &chosen(f.kernels);
+  p.rows = f.m, p.cols = f.n, p.depth = f.k;
+  p.a = {f.x.dtype, static_cast<const char*>(f.x.data), f.x.stride * size_of(f.x.dtype), false};
+  p.b = {f.w.layout == WeightLayout::kPacked ? BSource::kPacked : BSource::kRows,
+         f.w.dtype,
+         static_cast<const char*>(f.w.data),
+         f.w.stride * size_of(f.w.dtype),
+         f.k,
+         f.n};
+  p.c = f.y;
+  p.accumulate = f.accumulate;
+  p.bias = f.bias, p.bias_dtype = f.bias_dtype;
+  p.residual = f.residual;
+  return p;
+}
+
+Product product_of(const LinearInputGrad& g) {
+  Product p;
+  p.kernels = &chosen(g.kernels);
+  p.rows = g.m, p.cols = g.k, p.depth = g.n;
+  p.a = {g.dy.dtype, static_cast<const char*>(g.dy.data), g.dy.stride * size_of(g.dy.dtype), false};
+  p.b = {g.w.layout == WeightLayout::kPacked ? BSource::kPackedTransposed : BSource::kColumns,
+         g.w.dtype,
+         static_cast<const char*>(g.w.data),
+         g.w.stride * size_of(g.w.dtype),
+         g.n,
+         g.k};
+  p.c = g.dx;
+  p.accumulate = g.accumulate;
+  p.residual = g.residual;
+  return p;
+}
+
+Product product_of(const LinearWeightGrad& g) {
+  Product p;
+  p.kernels = &chosen(g.kernels);
+  p.rows = g.n, p.cols = g.k, p.depth = g.m;
+  p.a = {g.dy.dtype, static_cast<const char*>(g.dy.data), g.dy.stride * size_of(g.dy.dtype), true};
+  p.b = {BSource::kColumns, g.x.dtype, static_cast<const char*>(g.x.data), g.x.stride * size_of(g.x.dtype), g.m, g.k};
+  p.c = g.dw;
+  p.accumulate = g.accumulate;
+  return p;
+}
+
+// f64: the plain loops, cut over rows of C
+void run_f64(const Product& p, ThreadPool& pool) {
+  PMETAL_ASSERT(p.b.dtype == DType::kF64 && p.c.dtype == DType::kF64 && !p.bias && !p.residual.data,
+                "f64 products take f64 operands, no bias and no residual");
+  PMETAL_ASSERT(p.b.source == BSource::kRows || p.b.source == BSource::kColumns, "f64 weights are row-major");
+  const int64_t a_stride = p.a.stride / 8, b_stride = p.b.stride / 8;
+  StridedF64 b{reinterpret_cast<const double*>(p.b.data), b_stride, 1};
+  if (p.b.source == BSource::kRows) std::swap(b.row, b.column);
+  pool.parallel_for(p.rows, 1, [&](int64_t begin, int64_t end) {
+    StridedF64 a{reinterpret_cast<const double*>(p.a.data), a_stride, 1};
+    if (p.a.is_transposed) std::swap(a.row, a.column);
+    a.data += begin * a.row;
+    product_f64(end - begin, p.cols, p.depth, a, b, static_cast<double*>(p.c.data) + begin * p.c.stride, p.c.stride,
+                p.accumulate);
+  });
+}
+
+void run(const Product& p, void* workspace, ThreadPool& pool) {
+  if (p.rows == 0 || p.cols == 0) return;
+  if (p.a.dtype == DType::kF64) return run_f64(p, pool);
+  check(p);
+  Run(p, static_cast<char*>(workspace), pool)();
+}
+
+int64_t bytes(const Product& p, int n_threads) { return p.a.dtype == DType::kF64 ? 0 : plan_bytes(p, n_threads); }
+
+}  // namespace
+
+int64_t workspace_bytes(const LinearForward& args, int n_threads) { return bytes(product_of(args), n_threads); }
+int64_t workspace_bytes(const LinearInputGrad& args, int n_threads) { return bytes(product_of(args), n_threads); }
+int64_t workspace_bytes(const LinearWeightGrad& args, int n_threads) { return bytes(product_of(args), n_threads); }
+
+void linear_forward(const LinearForward& args, void* workspace, ThreadPool& pool) {
+  run(product_of(args), workspace, pool);
+}
+void linear_input_grad(const LinearInputGrad& args, void* workspace, ThreadPool& pool) {
+  run(product_of(args), workspace, pool);
+}
+void linear_weight_grad(const LinearWeightGrad& args, void* workspace, ThreadPool& pool) {
+  run(product_of(args), workspace, pool);
+}
+
+}  // namespace pmetal::cpu

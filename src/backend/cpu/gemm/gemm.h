@@ -1,0 +1,117 @@
+// Matrix products of the CPU backend: the three products of a linear layer with weight W [N out, K in].
+//   linear_forward      Y  [M, N]  = X [M, K] · Wᵀ      (+ bias, + residual)
+//   linear_input_grad   dX [M, K]  = dY [M, N] · W
+//   linear_weight_grad  dW [N, K]  = dYᵀ · X            (f32, may accumulate)
+// All are one core, C [rows, cols] = A [rows, depth] · B [depth, cols], with different ways to fetch A and B.
+//
+// Bits. Every output is one f32 chain over the depth in increasing order. Its arithmetic depends on the depth, the
+// element types and the instruction set only: not on M or N, on the other rows, on how a call is cut, or on the number
+// of threads.
+//   f32 chain            acc = fma(a[k], b[k], acc); also for bf16 operands below vdpbf16ps, and for mixed types (bf16
+//   is
+//                        widened exactly). The plain level rounds product and sum separately.
+//   bf16 · bf16          avx512_bf16: vdpbf16ps per pair of k. amx: TDPBF16PS per 32 k. Both flush subnormals.
+// `accumulate` starts the chain from the old f32 value, so cutting the depth at multiples of 32 keeps the bits too.
+//
+// Weight layouts (zero padded; the same for every instruction set):
+//   bf16_tile  [ceil(N/16)][ceil(K/32)][k pair 16][n 16][2] bf16: 1 KiB blocks. B tile of AMX; one 64-byte line is 16
+//   outputs
+//              of one k pair, which is an operand of vdpbf16ps.
+//   f32_panel  [ceil(N/16)][K][16] f32
+//   row-major  [N, K] with a row stride (weights that train); packed in panels on the fly into workspace.
+// dX reads the same packed W: tiles are transposed in L1 and reused over a block of rows.
+//
+// Kernels never allocate: pass workspace of at least workspace_bytes(), aligned to 64.
+// Speed: see bench/cpu_gemm and the table at the end of this file.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/isa.h"
+#include "base/dtype.h"
+#include "base/threads.h"
+
+namespace pmetal::cpu {
+
+struct GemmKernels;  // one instruction set's inner kernels; kernels.h
+
+enum class WeightLayout : uint8_t { kRowMajor, kPacked };  // kPacked: bf16_tile for bf16, f32_panel for f32
+
+struct ConstMatrix {
+  const void* data = nullptr;
+  DType dtype = DType::kBF16;  // kBF16, kF32; kF64 (all operands; plain kernel; gradient checks)
+  int64_t stride = 0;          // elements from row to row
+};
+struct Matrix {
+  void* data = nullptr;
+  DType dtype = DType::kBF16;
+  int64_t stride = 0;
+};
+struct WeightMatrix {  // [N, K]
+  const void* data = nullptr;
+  DType dtype = DType::kBF16;
+  WeightLayout layout = WeightLayout::kPacked;
+  int64_t stride = 0;  // row-major only
+};
+
+// y = (accumulate ? y : 0) + x · wᵀ, then + bias, then + residual, rounded once to y's type.
+struct LinearForward {
+  int64_t m = 0, n = 0, k = 0;
+  ConstMatrix x;  // [m, k]
+  WeightMatrix w;
+  Matrix y;                    // [m, n], bf16 or f32; must not overlap x
+  bool accumulate = false;     // f32 y only
+  const void* bias = nullptr;  // [n]
+  DType bias_dtype = DType::kF32;
+  ConstMatrix residual;  // [m, n], bf16 or f32, or data == nullptr; may be y itself (LoRA on top of a base product)
+  const GemmKernels* kernels = nullptr;  // nullptr: the best of cpu::isa()
+};
+
+// dx = (accumulate ? dx : 0) + dy · w, then + residual
+struct LinearInputGrad {
+  int64_t m = 0, n = 0, k = 0;
+  ConstMatrix dy;  // [m, n]
+  WeightMatrix w;
+  Matrix dx;                // [m, k], bf16 or f32
+  bool accumulate = false;  // f32 dx only
+  ConstMatrix residual;     // [m, k] or data == nullptr; may be dx itself
+  const GemmKernels* kernels = nullptr;
+};
+
+// dw = (accumulate ? dw : 0) + dyᵀ · x
+struct LinearWeightGrad {
+  int64_t m = 0, n = 0, k = 0;
+  ConstMatrix dy;  // [m, n]
+  ConstMatrix x;   // [m, k]
+  Matrix dw;       // [n, k], f32 (f64 when dy and x are f64)
+  bool accumulate = false;
+  const GemmKernels* kernels = nullptr;
+};
+
+int64_t workspace_bytes(const LinearForward& args, int n_threads);
+int64_t workspace_bytes(const LinearInputGrad& args, int n_threads);
+int64_t workspace_bytes(const LinearWeightGrad& args, int n_threads);
+
+// `pool` may be of any size; workspace must have been sized with pool.size().
+void linear_forward(const LinearForward& args, void* workspace, ThreadPool& pool);
+void linear_input_grad(const LinearInputGrad& args, void* workspace, ThreadPool& pool);
+void linear_weight_grad(const LinearWeightGrad& args, void* workspace, ThreadPool& pool);
+
+// ---- packed weights -------------------------------------------------------------------------------------------------
+
+constexpr int64_t kPackRows = 16;  // rows of one packed block
+
+// bytes of a packed [n, k] weight of type kBF16 or kF32; the memory must be aligned to 64 bytes
+int64_t packed_weight_bytes(DType dtype, int64_t n, int64_t k);
+
+// Packs rows [row_begin, row_end) of an [n, k] weight; `rows` points at row row_begin (row-major bf16 or f32, rounded
+// to `dtype`). row_begin is a multiple of 16, row_end too or equal to n: so a loader can stream. Padding is written as
+// well.
+void pack_weight_rows(DType dtype, void* packed, int64_t n, int64_t k, int64_t row_begin, int64_t row_end,
+                      const void* rows, DType rows_dtype, int64_t rows_stride, ThreadPool& pool);
+
+// Reads rows [row_begin, row_end) back to row-major bf16 or f32 (embedding lookup in a tied head, merging, saving).
+void unpack_weight_rows(DType dtype, const void* packed, int64_t n, int64_t k, int64_t row_begin, int64_t row_end,
+                        void* rows, DType rows_dtype, int64_t rows_stride);
+
+}  // namespace pmetal::cpu

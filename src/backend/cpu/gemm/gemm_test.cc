@@ -1,0 +1,487 @@
+#include "backend/cpu/gemm/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/gemm/amx_emulated.h"
+#include "backend/cpu/gemm/kernels.h"
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/rng.h"
+
+namespace pmetal::cpu {
+namespace {
+
+// every level of this machine, and the AMX kernel over emulated tiles
+const std::vector<GemmKernels>& levels() {
+  static const std::vector<GemmKernels> all = [] {
+    std::vector<GemmKernels> v;
+    for (Isa level : {Isa::kPlain, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx})
+      if (level <= detect_isa()) v.push_back(kernels_for(level));
+    v.push_back(amx_emulated_kernels(kernels_for(std::min(detect_isa(), Isa::kAvx512Bf16))));
+    return v;
+  }();
+  return all;
+}
+
+// Row-major values in f64, with a typed copy whose rows are `gap` elements longer; the gap holds NaN.
+struct TestMatrix {
+  int64_t rows, cols, stride;
+  DType dtype;
+  std::vector<double> values;
+  std::vector<char> bytes;
+
+  TestMatrix(PhiloxStream& rng, int64_t rows, int64_t cols, DType dtype, int64_t gap = 0, double scale = 1)
+      : rows(rows), cols(cols), stride(cols + gap), dtype(dtype) {
+    values.resize(static_cast<size_t>(rows * cols));
+    bytes.assign(static_cast<size_t>(rows * stride * size_of(dtype)), '\xff');
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) set(i, j, (rng.uniform() * 2 - 1) * scale);
+  }
+  void set(int64_t i, int64_t j, double value) {
+    char* to = bytes.data() + (i * stride + j) * size_of(dtype);
+    convert(&value, DType::kF64, to, dtype, 1);
+    convert(to, dtype, &values[static_cast<size_t>(i * cols + j)], DType::kF64, 1);
+  }
+  double at(int64_t i, int64_t j) const { return values[static_cast<size_t>(i * cols + j)]; }
+  double read(int64_t i, int64_t j) const {
+    double v = 0;
+    convert(bytes.data() + (i * stride + j) * size_of(dtype), dtype, &v, DType::kF64, 1);
+    return v;
+  }
+  ConstMatrix view(int64_t row = 0) const { return {bytes.data() + row * stride * size_of(dtype), dtype, stride}; }
+  Matrix out() { return {bytes.data(), dtype, stride}; }
+  bool gap_is_untouched() const {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t b = cols * size_of(dtype); b < stride * size_of(dtype); ++b)
+        if (bytes[static_cast<size_t>(i * stride * size_of(dtype) + b)] != '\xff') return false;
+    return true;
+  }
+};
+
+struct TestWeight {
+  TestMatrix dense;
+  Buffer packed;
+  TestWeight(PhiloxStream& rng, int64_t n, int64_t k, DType dtype, ThreadPool& pool)
+      : dense(rng, n, k, dtype, 3), packed(allocate_host(packed_weight_bytes(dtype, n, k) + 64)) {
+    pack_weight_rows(dtype, packed.data(), n, k, 0, n, dense.bytes.data(), dtype, dense.stride, pool);
+  }
+  WeightMatrix view(WeightLayout layout) const {
+    if (layout == WeightLayout::kPacked) return {packed.data(), dense.dtype, layout, 0};
+    return {dense.bytes.data(), dense.dtype, layout, dense.stride};
+  }
+};
+
+template <class Args>
+Buffer workspace_for(const Args& args, ThreadPool& pool) {
+  const int64_t bytes = workspace_bytes(args, pool.size());
+  Buffer b = allocate_host(bytes + 64);
+  std::memset(b.data(), 0xff, static_cast<size_t>(bytes + 64));  // NaN: nothing may depend on what was there
+  return b;
+}
+template <class Args>
+void expect_workspace_respected(const Args& args, const Buffer& b, ThreadPool& pool) {
+  for (int64_t i = workspace_bytes(args, pool.size()); i < b.size_bytes(); ++i) ASSERT_EQ(b.data()[i], std::byte{0xff});
+}
+void call(const LinearForward& args, ThreadPool& pool) {
+  const Buffer w = workspace_for(args, pool);
+  linear_forward(args, w.data(), pool);
+  expect_workspace_respected(args, w, pool);
+}
+void call(const LinearInputGrad& args, ThreadPool& pool) {
+  const Buffer w = workspace_for(args, pool);
+  linear_input_grad(args, w.data(), pool);
+  expect_workspace_respected(args, w, pool);
+}
+void call(const LinearWeightGrad& args, ThreadPool& pool) {
+  const Buffer w = workspace_for(args, pool);
+  linear_weight_grad(args, w.data(), pool);
+  expect_workspace_respected(args, w, pool);
+}
+
+// f32 chain of `depth` terms whose absolute values sum to `magnitude`, then one rounding to the output type
+double tolerance(int64_t depth, double magnitude, double value, DType out) {
+  return (static_cast<double>(depth) + 4) * 0x1p-24 * magnitude + 1e-30 +
+         (out == DType::kBF16 ? 0x1p-8 * std::abs(value) : 0);
+}
+
+const std::vector<DType> kTypes = {DType::kBF16, DType::kF32};
+const int64_t kSizes[] = {1, 3, 15, 16, 17, 31, 33, 64, 100};
+
+struct Case {
+  int64_t m, n, k;
+};
+std::vector<Case> cases() {
+  std::vector<Case> v = {{0, 5, 7},     {4, 0, 8},     {3, 5, 0},       {1, 16, 32},    {2, 48, 1000}, {513, 40, 72},
+                         {37, 600, 96}, {700, 16, 33}, {35, 130, 1100}, {40, 33, 2100}, {8, 300, 64},  {13, 70, 40}};
+  PhiloxStream rng(7, RngPurpose::kSynthetic);
+  for (int i = 0; i < 40; ++i) v.push_back({kSizes[rng.below(9)], kSizes[rng.below(9)], kSizes[rng.below(9)]});
+  return v;
+}
+
+TEST(Gemm, forward_matches_f64_at_every_level) {
+  ThreadPool pool(2);
+  PhiloxStream rng(1, RngPurpose::kSynthetic);
+  for (const Case& s : cases())
+    for (const DType xt : kTypes)
+      for (const DType wt : kTypes) {
+        const int extra = static_cast<int>(rng.below(8));
+        const DType yt = extra & 1 ? DType::kBF16 : DType::kF32;
+        const TestMatrix x(rng, s.m, s.k, xt, 5), bias(rng, 1, s.n, wt), residual(rng, s.m, s.n, xt, 2);
+        const TestWeight w(rng, s.n, s.k, wt, pool);
+        const TestMatrix old(rng, s.m, s.n, yt, 1);
+        for (const GemmKernels& level : levels())
+          for (const WeightLayout layout : {WeightLayout::kPacked, WeightLayout::kRowMajor}) {
+            TestMatrix y = old;
+            LinearForward f;
+            f.m = s.m, f.n = s.n, f.k = s.k;
+            f.x = x.view(), f.w = w.view(layout), f.y = y.out(), f.kernels = &level;
+            f.accumulate = yt == DType::kF32 && (extra & 2);
+            if (extra & 4) f.bias = bias.bytes.data(), f.bias_dtype = wt, f.residual = residual.view();
+            call(f, pool);
+            ASSERT_TRUE(y.gap_is_untouched());
+            for (int64_t i = 0; i < s.m; ++i)
+              for (int64_t j = 0; j < s.n; ++j) {
+                double want = f.accumulate ? old.at(i, j) : 0, magnitude = std::abs(want);
+                for (int64_t d = 0; d < s.k; ++d) {
+                  want += x.at(i, d) * w.dense.at(j, d);
+                  magnitude += std::abs(x.at(i, d) * w.dense.at(j, d));
+                }
+                if (f.bias) {
+                  want += bias.at(0, j) + residual.at(i, j);
+                  magnitude += std::abs(bias.at(0, j)) + std::abs(residual.at(i, j));
+                }
+                ASSERT_NEAR(y.read(i, j), want, tolerance(s.k, magnitude, want, yt))
+                    << level.name << " m " << s.m << " n " << s.n << " k " << s.k << " at " << i << ", " << j << " "
+                    << name_of(xt) << " " << name_of(wt);
+              }
+          }
+      }
+}
+
+TEST(Gemm, input_gradient_matches_f64_at_every_level) {
+  ThreadPool pool(2);
+  PhiloxStream rng(2, RngPurpose::kSynthetic);
+  for (const Case& s : cases())
+    for (const DType yt : kTypes)
+      for (const DType wt : kTypes) {
+        const int extra = static_cast<int>(rng.below(4));
+        const DType xt = extra & 1 ? DType::kBF16 : DType::kF32;
+        const TestMatrix dy(rng, s.m, s.n, yt, 5);
+        const TestWeight w(rng, s.n, s.k, wt, pool);
+        const TestMatrix old(rng, s.m, s.k, xt, 1);
+        for (const GemmKernels& level : levels())
+          for (const WeightLayout layout : {WeightLayout::kPacked, WeightLayout::kRowMajor}) {
+            TestMatrix dx = old;
+            LinearInputGrad g;
+            g.m = s.m, g.n = s.n, g.k = s.k;
+            g.dy = dy.view(), g.w = w.view(layout), g.dx = dx.out(), g.kernels = &level;
+            const bool adds = (extra & 2) != 0;  // by accumulation or as a residual that is the output itself
+            g.accumulate = adds && xt == DType::kF32;
+            if (adds && !g.accumulate) g.residual = {dx.bytes.data(), xt, dx.stride};
+            call(g, pool);
+            ASSERT_TRUE(dx.gap_is_untouched());
+            for (int64_t i = 0; i < s.m; ++i)
+              for (int64_t j = 0; j < s.k; ++j) {
+                double want = adds ? old.at(i, j) : 0, magnitude = std::abs(want);
+                for (int64_t d = 0; d < s.n; ++d) {
+                  want += dy.at(i, d) * w.dense.at(d, j);
+                  magnitude += std::abs(dy.at(i, d) * w.dense.at(d, j));
+                }
+                ASSERT_NEAR(dx.read(i, j), want, tolerance(s.n, magnitude, want, xt))
+                    << level.name << " m " << s.m << " n " << s.n << " k " << s.k << " at " << i << ", " << j << " "
+                    << name_of(yt) << " " << name_of(wt);
+              }
+          }
+      }
+}
+
+TEST(Gemm, weight_gradient_matches_f64_at_every_level) {
+  ThreadPool pool(2);
+  PhiloxStream rng(3, RngPurpose::kSynthetic);
+  std::vector<Case> all = cases();
+  all.push_back({4200, 17, 20});  // more tokens than one piece of packed dYᵀ
+  for (const Case& s : all)
+    for (const DType yt : kTypes)
+      for (const DType xt : kTypes) {
+        const TestMatrix dy(rng, s.m, s.n, yt, 5), x(rng, s.m, s.k, xt, 2);
+        const TestMatrix old(rng, s.n, s.k, DType::kF32, 1);
+        for (const GemmKernels& level : levels())
+          for (const bool accumulate : {false, true}) {
+            TestMatrix dw = old;
+            LinearWeightGrad g;
+            g.m = s.m, g.n = s.n, g.k = s.k;
+            g.dy = dy.view(), g.x = x.view(), g.dw = dw.out(), g.accumulate = accumulate, g.kernels = &level;
+            call(g, pool);
+            ASSERT_TRUE(dw.gap_is_untouched());
+            for (int64_t i = 0; i < s.n; ++i)
+              for (int64_t j = 0; j < s.k; ++j) {
+                double want = accumulate ? old.at(i, j) : 0, magnitude = std::abs(want);
+                for (int64_t d = 0; d < s.m; ++d) {
+                  want += dy.at(d, i) * x.at(d, j);
+                  magnitude += std::abs(dy.at(d, i) * x.at(d, j));
+                }
+                ASSERT_NEAR(dw.read(i, j), want, tolerance(s.m, magnitude, want, DType::kF32))
+                    << level.name << " m " << s.m << " n " << s.n << " k " << s.k << " at " << i << ", " << j << " "
+                    << name_of(yt) << " " << name_of(xt);
+              }
+          }
+      }
+}
+
+TEST(Gemm, f64_products_are_exact_to_f64) {
+  ThreadPool pool(2);
+  PhiloxStream rng(4, RngPurpose::kSynthetic);
+  const int64_t m = 5, n = 7, k = 9;
+  const TestMatrix x(rng, m, k, DType::kF64, 1), w(rng, n, k, DType::kF64, 2), dy(rng, m, n, DType::kF64, 1);
+  TestMatrix y(rng, m, n, DType::kF64), dx(rng, m, k, DType::kF64), dw(rng, n, k, DType::kF64);
+  const WeightMatrix weight{w.bytes.data(), DType::kF64, WeightLayout::kRowMajor, w.stride};
+  LinearForward f;
+  f.m = m, f.n = n, f.k = k, f.x = x.view(), f.w = weight, f.y = y.out();
+  call(f, pool);
+  LinearInputGrad g;
+  g.m = m, g.n = n, g.k = k, g.dy = dy.view(), g.w = weight, g.dx = dx.out();
+  call(g, pool);
+  LinearWeightGrad h;
+  h.m = m, h.n = n, h.k = k, h.dy = dy.view(), h.x = x.view(), h.dw = dw.out();
+  call(h, pool);
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double want = 0;
+      for (int64_t d = 0; d < k; ++d) want += x.at(i, d) * w.at(j, d);
+      EXPECT_NEAR(y.read(i, j), want, 1e-14);
+    }
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < k; ++j) {
+      double want = 0;
+      for (int64_t d = 0; d < n; ++d) want += dy.at(i, d) * w.at(d, j);
+      EXPECT_NEAR(dx.read(i, j), want, 1e-14);
+    }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < k; ++j) {
+      double want = 0;
+      for (int64_t d = 0; d < m; ++d) want += dy.at(d, i) * x.at(d, j);
+      EXPECT_NEAR(dw.read(i, j), want, 1e-14);
+    }
+}
+
+// The promise of the header: a row's bits depend on nothing but the row, the weights and the level.
+TEST(Gemm, bits_of_a_row_do_not_depend_on_its_company) {
+  std::vector<std::unique_ptr<ThreadPool>> pools;
+  for (int t = 1; t <= 3; ++t) pools.push_back(std::make_unique<ThreadPool>(t));
+  PhiloxStream rng(5, RngPurpose::kSynthetic);
+  for (int round = 0; round < 60; ++round) {
+    const int64_t m = 1 + static_cast<int64_t>(rng.below(round % 10 == 0 ? 900 : 70));
+    const int64_t n = 1 + static_cast<int64_t>(rng.below(200));
+    const int64_t k = 1 + static_cast<int64_t>(rng.below(round % 5 == 0 ? 2500 : 200));
+    const DType xt = kTypes[rng.below(2)], wt = kTypes[rng.below(2)], yt = kTypes[rng.below(2)];
+    const TestMatrix x(rng, m, k, xt, static_cast<int64_t>(rng.below(3))), dy(rng, m, n, xt);
+    const TestWeight w(rng, n, k, wt, *pools[0]);
+    for (const GemmKernels& level : levels()) {
+      if (std::string_view(level.name) == "amx_emulated" && m * n * k > 3'000'000) continue;  // seconds of emulation
+      TestMatrix whole(rng, m, n, yt), whole_dx(rng, m, k, yt);
+      LinearForward f;
+      f.m = m, f.n = n, f.k = k, f.x = x.view(), f.w = w.view(WeightLayout::kPacked), f.y = whole.out();
+      f.kernels = &level;
+      call(f, *pools[0]);
+      LinearInputGrad g;
+      g.m = m, g.n = n, g.k = k, g.dy = dy.view(), g.w = w.view(WeightLayout::kPacked), g.dx = whole_dx.out();
+      g.kernels = &level;
+      call(g, *pools[0]);
+      for (int cut = 0; cut < 4; ++cut) {
+        ThreadPool& pool = *pools[rng.below(3)];
+        const int64_t row = static_cast<int64_t>(rng.below(static_cast<uint64_t>(m)));
+        const int64_t rows = cut == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(m - row)));
+        const WeightLayout layout = cut % 2 == 0 ? WeightLayout::kPacked : WeightLayout::kRowMajor;
+        TestMatrix part(rng, rows, n, yt), part_dx(rng, rows, k, yt);
+        f.m = rows, f.x = x.view(row), f.w = w.view(layout), f.y = part.out();
+        call(f, pool);
+        g.m = rows, g.dy = dy.view(row), g.w = w.view(layout), g.dx = part_dx.out();
+        call(g, pool);
+        ASSERT_EQ(0, std::memcmp(part.bytes.data(), whole.bytes.data() + row * n * size_of(yt), part.bytes.size()))
+            << level.name << " m " << m << " n " << n << " k " << k << " rows " << row << " + " << rows << " threads "
+            << pool.size();
+        ASSERT_EQ(
+            0, std::memcmp(part_dx.bytes.data(), whole_dx.bytes.data() + row * k * size_of(yt), part_dx.bytes.size()))
+            << level.name << " m " << m << " n " << n << " k " << k << " rows " << row << " + " << rows << " threads "
+            << pool.size();
+      }
+      TestMatrix dw1(rng, n, k, DType::kF32), dw3(rng, n, k, DType::kF32);
+      LinearWeightGrad h;
+      h.m = m, h.n = n, h.k = k, h.dy = dy.view(), h.x = x.view(), h.kernels = &level;
+      h.dw = dw1.out();
+      call(h, *pools[0]);
+      h.dw = dw3.out();
+      call(h, *pools[2]);
+      ASSERT_EQ(dw1.bytes, dw3.bytes) << level.name << " m " << m << " n " << n << " k " << k;
+    }
+  }
+}
+
+TEST(Gemm, weight_gradient_accumulated_over_pieces_of_32_tokens_has_the_same_bits) {
+  ThreadPool pool(2);
+  PhiloxStream rng(6, RngPurpose::kSynthetic);
+  const int64_t m = 100, n = 20, k = 37;
+  for (const DType t : kTypes) {
+    const TestMatrix dy(rng, m, n, t), x(rng, m, k, t);
+    for (const GemmKernels& level : levels()) {
+      TestMatrix whole(rng, n, k, DType::kF32), pieces(rng, n, k, DType::kF32);
+      LinearWeightGrad g;
+      g.m = m, g.n = n, g.k = k, g.dy = dy.view(), g.x = x.view(), g.dw = whole.out(), g.kernels = &level;
+      call(g, pool);
+      g.dw = pieces.out();
+      for (int64_t row = 0; row < m; row += 32) {
+        g.m = std::min<int64_t>(32, m - row), g.dy = dy.view(row), g.x = x.view(row), g.accumulate = row > 0;
+        call(g, pool);
+      }
+      EXPECT_EQ(whole.bytes, pieces.bytes) << level.name;
+    }
+  }
+}
+
+TEST(Gemm, nan_and_infinity_stay_in_their_row) {
+  ThreadPool pool(2);
+  PhiloxStream rng(8, RngPurpose::kSynthetic);
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const int64_t m : {3, 40})
+    for (const DType t : kTypes) {
+      const int64_t n = 21, k = 45;
+      TestMatrix x(rng, m, k, t, 1);
+      const TestMatrix clean = x;
+      const TestWeight w(rng, n, k, t, pool);
+      x.set(0, 44, nan);
+      x.set(2, 7, inf);
+      for (const GemmKernels& level : levels()) {
+        TestMatrix y(rng, m, n, DType::kF32), want(rng, m, n, DType::kF32);
+        LinearForward f;
+        f.m = m, f.n = n, f.k = k, f.x = x.view(), f.w = w.view(WeightLayout::kPacked), f.y = y.out(),
+        f.kernels = &level;
+        call(f, pool);
+        f.x = clean.view(), f.y = want.out();
+        call(f, pool);
+        for (int64_t j = 0; j < n; ++j) {
+          EXPECT_TRUE(std::isnan(y.read(0, j))) << level.name;
+          EXPECT_EQ(y.read(2, j), w.dense.at(j, 7) > 0 ? inf : -inf) << level.name;
+          for (int64_t i = 1; i < m; ++i) {
+            if (i == 2) continue;
+            EXPECT_EQ(y.read(i, j), want.read(i, j)) << level.name;
+          }
+        }
+      }
+    }
+}
+
+TEST(Gemm, rounding_to_bf16_is_to_nearest_even_at_every_level) {
+  ThreadPool pool(1);
+  // 1 + 2^-8 and 1 + 3·2^-8 lie halfway between bf16 neighbours; NaN and subnormals keep their kind
+  const std::vector<float> values = {1.00390625f, 1.01171875f, 1.003906369f, -1.00390625f, 3.4028235e38f, 0.f, -0.f};
+  for (const GemmKernels& level : levels()) {
+    std::vector<BF16> y(values.size());
+    FinishArgs f;
+    f.c = values.data(), f.y = y.data(), f.y_dtype = DType::kBF16, f.n = static_cast<int64_t>(values.size());
+    level.finish(f);
+    const uint16_t want[] = {0x3f80, 0x3f82, 0x3f81, 0xbf80, 0x7f80, 0x0000, 0x8000};
+    for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(y[i].bits, want[i]) << level.name << " " << values[i];
+    std::vector<float> many(40, std::numeric_limits<float>::quiet_NaN());
+    for (size_t i = 0; i < many.size(); i += 2) many[i] = std::numeric_limits<float>::denorm_min() * 65536;
+    std::vector<BF16> out(many.size());
+    f.c = many.data(), f.y = out.data(), f.n = 40;
+    level.finish(f);
+    for (size_t i = 0; i < many.size(); ++i)
+      if (i % 2 == 0)
+        EXPECT_EQ(out[i].bits, 1) << level.name;
+      else
+        EXPECT_TRUE(std::isnan(to_f32(out[i]))) << level.name;
+  }
+}
+
+TEST(PackedWeight, rows_come_back_whatever_the_ranges) {
+  ThreadPool pool(2);
+  PhiloxStream rng(9, RngPurpose::kSynthetic);
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {16, 32}, {50, 33}, {33, 70}, {128, 64}})
+    for (const DType from : kTypes)
+      for (const DType type : kTypes) {
+        const TestMatrix w(rng, n, k, from, 2);
+        const Buffer packed = allocate_host(packed_weight_bytes(type, n, k));
+        for (int64_t row = 0; row < n; row += 32)
+          pack_weight_rows(type, packed.data(), n, k, row, std::min(n, row + 32), w.view(row).data, from, w.stride,
+                           pool);
+        for (const DType to : kTypes) {
+          TestMatrix back(rng, n, k, to, 1);
+          unpack_weight_rows(type, packed.data(), n, k, 0, n / 2, back.bytes.data(), to, back.stride);
+          unpack_weight_rows(type, packed.data(), n, k, n / 2, n, back.bytes.data() + n / 2 * back.stride * size_of(to),
+                             to, back.stride);
+          const bool rounds = type == DType::kBF16 || to == DType::kBF16;
+          for (int64_t i = 0; i < n; ++i)
+            for (int64_t j = 0; j < k; ++j) {
+              const auto v = static_cast<float>(w.at(i, j));
+              ASSERT_EQ(static_cast<float>(back.read(i, j)), rounds ? to_f32(to_bf16(v)) : v);
+            }
+          ASSERT_TRUE(back.gap_is_untouched());
+        }
+      }
+}
+
+// The layout is a format that other kernels rely on: element (n, k) by the formula of the header.
+TEST(PackedWeight, bf16_tile_and_f32_panel_lie_as_documented) {
+  ThreadPool pool(1);
+  PhiloxStream rng(10, RngPurpose::kSynthetic);
+  const int64_t n = 35, k = 70;
+  const TestMatrix w(rng, n, k, DType::kBF16);
+  const Buffer tile = allocate_host(packed_weight_bytes(DType::kBF16, n, k));
+  const Buffer panel = allocate_host(packed_weight_bytes(DType::kF32, n, k));
+  ASSERT_EQ(packed_weight_bytes(DType::kBF16, n, k), 3 * 3 * 1024);
+  ASSERT_EQ(packed_weight_bytes(DType::kF32, n, k), 3 * 70 * 64);
+  pack_weight_rows(DType::kBF16, tile.data(), n, k, 0, n, w.bytes.data(), DType::kBF16, k, pool);
+  pack_weight_rows(DType::kF32, panel.data(), n, k, 0, n, w.bytes.data(), DType::kBF16, k, pool);
+  for (int64_t i = 0; i < 48; ++i)
+    for (int64_t j = 0; j < 96; ++j) {
+      const float want = i < n && j < k ? static_cast<float>(w.at(i, j)) : 0.f;
+      const int64_t at = (i / 16 * 3 + j / 32) * 512 + j % 32 / 2 * 32 + i % 16 * 2 + j % 2;
+      ASSERT_EQ(to_f32(reinterpret_cast<const BF16*>(tile.data())[at]), want) << i << ", " << j;
+      if (j < k) {
+        ASSERT_EQ(reinterpret_cast<const float*>(panel.data())[(i / 16 * k + j) * 16 + i % 16], want);
+      }
+    }
+}
+
+TEST(GemmPrimitives, agree_with_the_plain_ones) {
+  PhiloxStream rng(11, RngPurpose::kSynthetic);
+  std::vector<uint32_t> from(16 * 40 * 2);
+  for (uint32_t& v : from) v = rng.next_u32();
+  for (const GemmKernels& level : levels()) {
+    std::vector<uint32_t> want(16 * 20), got(16 * 20);
+    plain_kernels().transpose16(from.data(), 160, want.data(), 80);
+    level.transpose16(from.data(), 160, got.data(), 80);
+    EXPECT_EQ(got, want) << level.name;
+    plain_kernels().interleave(from.data(), 120, want.data());
+    level.interleave(from.data(), 120, got.data());
+    EXPECT_EQ(got, want) << level.name;
+    plain_kernels().retile(from.data(), want.data(), want.data() + 128);
+    level.retile(from.data(), got.data(), got.data() + 128);
+    EXPECT_EQ(got, want) << level.name;
+  }
+}
+
+TEST(Isa, cap_is_parsed_and_an_unknown_one_refused) {
+  EXPECT_EQ(parse_max_isa(""), Isa::kAmx);
+  EXPECT_EQ(parse_max_isa("amx"), Isa::kAmx);
+  EXPECT_EQ(parse_max_isa("avx512"), Isa::kAvx512Bf16);
+  EXPECT_EQ(parse_max_isa("avx2"), Isa::kAvx2);
+  EXPECT_EQ(parse_max_isa("plain"), Isa::kPlain);
+  try {
+    parse_max_isa("sse9");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kUsage);
+    EXPECT_NE(std::string(e.what()).find("sse9"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace pmetal::cpu
