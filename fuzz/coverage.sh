@@ -15,7 +15,12 @@ cmake --preset fuzz -B $build -DPMETAL_SANITIZE=fuzzer-no-link -DCMAKE_BUILD_TYP
 cmake --build $build --target "fuzz_$name" >/dev/null
 LLVM_PROFILE_FILE=$build/$name.profraw $build/fuzz/fuzz_"$name" -runs=0 "fuzz/corpus/$name" 2>/dev/null
 llvm-profdata-14 merge -o $build/"$name".profdata $build/"$name".profraw
-# shellcheck disable=SC2086
-llvm-cov-14 report $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata $files
-[ "${SHOW_MISSED:-}" ] && llvm-cov-14 show $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata \
-  $files | grep -E '^ +[0-9]+\| +0\||^/' || true
+report=$(llvm-cov-14 report $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata)
+head -1 <<<"$report"
+for file in $files; do grep "^$file" <<<"$report"; done
+if [ "${SHOW_MISSED:-}" ]; then  # SHOW_MISSED=1: the lines that no stored input reaches
+  for file in $files; do
+    echo "$file:"
+    llvm-cov-14 show $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata "$PWD/$build/../../$file" | grep -E '^ +[0-9]+\| +0\|' || true
+  done
+fi

@@ -235,7 +235,7 @@ void check_characters(std::string_view text, const std::string& source) {
   for (size_t i = 0, line_start = 0; i < text.size();) {
     const auto c = static_cast<unsigned char>(text[i]);
     const size_t length = utf8_sequence_length(text.substr(i));
-    const bool is_control = (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f;
+    const bool is_control = (c < 0x20 && c != '\t' && c != '\n' && c != '\r');
     if (length == 0 || is_control)
       fail(ErrorCode::kInvalidInput, "{}:{}:{}: byte 0x{:02x} is not {}", source, line, i - line_start + 1, c,
            is_control ? "allowed in YAML" : "valid UTF-8");
