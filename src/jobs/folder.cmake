@@ -1,0 +1,11 @@
+# Every description under specs/ (`spec_<command>`), and the commands: those with a run_<command>.cc.
+pmetal_table(jobs specs specs spec_)
+set(commands "")
+file(GLOB spec_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/jobs/specs/*.cc)
+foreach(file ${spec_files})
+  get_filename_component(stem ${file} NAME_WE)
+  if(EXISTS ${CMAKE_SOURCE_DIR}/src/jobs/run_${stem}.cc)
+    string(APPEND commands "X(${stem})\n")
+  endif()
+endforeach()
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/jobs/commands.inc CONTENT "${commands}" @ONLY)

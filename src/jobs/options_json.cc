@@ -1,0 +1,116 @@
+// Options as JSON objects, and the JSON Schema of a command.
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "base/nearest.h"
+#include "jobs/spec.h"
+
+namespace pmetal::jobs {
+namespace {
+
+Json type_of(ValueType type) {
+  switch (type) {
+    case ValueType::kText:
+    case ValueType::kEnum: return "string";
+    case ValueType::kInteger:
+    case ValueType::kUnsigned: return "integer";
+    case ValueType::kNumber: return "number";
+    case ValueType::kToggle: return "boolean";
+    case ValueType::kTextList:
+    case ValueType::kIntegerList: return "array";
+    case ValueType::kIntegerMap:
+    case ValueType::kNumberMap: return "object";
+  }
+  return "string";
+}
+
+// 1024, not 1024.0, where the field counts things
+Json bound(double value, bool is_integer) {
+  if (is_integer) return static_cast<int64_t>(value);
+  return value;
+}
+
+void add_bounds(Json& schema, const FieldDescriptor& field, bool is_integer) {
+  if (std::isfinite(field.min)) schema["minimum"] = bound(field.min, is_integer);
+  if (std::isfinite(field.max)) schema["maximum"] = bound(field.max, is_integer);
+}
+
+Json field_schema(const FieldDescriptor& field, const Json& default_value) {
+  Json schema;
+  const ValueType type = field.access->type;
+  schema["type"] = type_of(type);
+  schema["title"] = label_of(field);
+  schema["description"] = field.help;
+  switch (type) {
+    case ValueType::kInteger:
+    case ValueType::kUnsigned:
+      add_bounds(schema, field, true);
+      if (type == ValueType::kUnsigned && !schema.contains("minimum")) schema["minimum"] = 0;
+      break;
+    case ValueType::kNumber: add_bounds(schema, field, false); break;
+    case ValueType::kEnum: schema["enum"] = canonical_options(field); break;
+    case ValueType::kTextList: schema["items"]["type"] = "string"; break;
+    case ValueType::kIntegerList:
+      schema["items"]["type"] = "integer";
+      add_bounds(schema["items"], field, true);
+      break;
+    case ValueType::kIntegerMap:
+    case ValueType::kNumberMap: {
+      const bool is_integer = type == ValueType::kIntegerMap;
+      schema["additionalProperties"]["type"] = is_integer ? "integer" : "number";
+      add_bounds(schema["additionalProperties"], field, is_integer);
+      break;
+    }
+    case ValueType::kText:
+    case ValueType::kToggle: break;
+  }
+  if (!default_value.is_null() && !field.required) schema["default"] = default_value;
+  schema["x-kind"] = name_of(field.kind);
+  schema["x-group"] = field.group;
+  return schema;
+}
+
+}  // namespace
+
+Json to_json(const JobOptions& options) {
+  Json object = Json::object();
+  for (size_t i = 0; i < options.fields().size(); ++i) {
+    Json value = options.get(i);
+    if (!value.is_null()) object[std::string(options.fields()[i].name)] = std::move(value);
+  }
+  return object;
+}
+
+void apply_json(JobOptions& options, const Json& object, std::string_view where) {
+  if (!object.is_object()) fail(ErrorCode::kUsage, "{}: expected an object of options", where);
+  for (const auto& [key, value] : object.items()) {
+    const std::optional<size_t> field = options.find(key);
+    if (!field) {
+      std::vector<std::string_view> names;
+      for (const FieldDescriptor& known : options.fields()) names.push_back(known.name);
+      fail(ErrorCode::kUsage, "{}: unknown key \"{}\"{}", where, key, did_you_mean(key, names));
+    }
+    options.set(*field, value, fmt::format("{}: {}", where, key));
+  }
+}
+
+Json json_schema(const JobSpec& spec) {
+  const JobOptions defaults(spec);
+  Json schema;
+  schema["$schema"] = "https://json-schema.org/draft/2020-12/schema";
+  schema["title"] = spec.name;
+  schema["description"] = spec.summary;
+  schema["type"] = "object";
+  schema["properties"] = Json::object();
+  Json required = Json::array();
+  for (size_t i = 0; i < spec.fields.size(); ++i) {
+    schema["properties"][std::string(spec.fields[i].name)] = field_schema(spec.fields[i], defaults.get(i));
+    if (spec.fields[i].required) required.push_back(spec.fields[i].name);
+  }
+  schema["required"] = required;
+  schema["additionalProperties"] = false;
+  return schema;
+}
+
+}  // namespace pmetal::jobs

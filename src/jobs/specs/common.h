@@ -1,0 +1,35 @@
+// Values that several commands share, so that one word means the same everywhere.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "jobs/field.h"
+
+namespace pmetal::jobs {
+
+enum class ComputeDtype : uint8_t { kF32, kBF16 };
+inline constexpr EnumName kComputeDtypes[] = {
+    {"f32", static_cast<int>(ComputeDtype::kF32)},     {"bf16", static_cast<int>(ComputeDtype::kBF16)},
+    {"float32", static_cast<int>(ComputeDtype::kF32)}, {"bfloat16", static_cast<int>(ComputeDtype::kBF16)},
+    {"fp32", static_cast<int>(ComputeDtype::kF32)},
+};
+
+enum class DeviceChoice : uint8_t { kAuto, kCpu };
+inline constexpr EnumName kDeviceChoices[] = {{"auto", static_cast<int>(DeviceChoice::kAuto)},
+                                              {"cpu", static_cast<int>(DeviceChoice::kCpu)}};
+
+inline constexpr std::string_view kModelHelp =
+    "checkpoint: a folder with config.json and safetensors, or random:CONFIG.json";
+inline constexpr std::string_view kDatasetHelp = "data: a JSONL file, or a folder that holds one";
+inline constexpr std::string_view kDtypeHelp = "type of weights and activations in memory";
+inline constexpr std::string_view kDeviceHelp = "where to compute";
+inline constexpr std::string_view kThreadsHelp = "worker threads; 0 = one per core this process may use";
+inline constexpr std::string_view kSeedHelp = "seed of every random choice";
+inline constexpr std::string_view kTextColumnHelp = "column that holds plain text";
+inline constexpr std::string_view kTextColumnsHelp = "columns joined into one text, in this order";
+inline constexpr std::string_view kColumnSeparatorHelp = "text between joined columns";
+inline constexpr std::string_view kPromptColumnHelp = "column that holds the prompt";
+inline constexpr std::string_view kResponseColumnHelp = "column that holds the answer";
+
+}  // namespace pmetal::jobs
