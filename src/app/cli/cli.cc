@@ -1,0 +1,136 @@
+#include "app/cli/cli.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+
+#include <nlohmann/json.hpp>
+
+#include "app/cli/help.h"
+#include "app/cli/parse.h"
+#include "app/cli/progress.h"
+#include "app/log.h"
+#include "app/run_job.h"
+#include "base/nearest.h"
+
+namespace pmetal::app {
+namespace {
+
+std::atomic<bool> cancel_requested{false};  // signal handlers reach nothing else
+
+void on_signal(int) {
+  if (cancel_requested.exchange(true)) ::_exit(kExitCancelled);  // asked twice: at once
+}
+
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: a read of the terminal ends
+  sigaction(SIGTERM, &action, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error, and must not end a training run
+}
+
+int report(const Outcome& outcome, std::string_view command) {
+  if (outcome.kind == Outcome::kDone) return kExitDone;
+  std::string cause = outcome.message;
+  for (char& c : cause)
+    if (c == '\n' || c == '\r') c = ' ';  // one line, whatever the message quotes
+  std::cerr << "pmetal" << (command.empty() ? "" : " ") << command << ": " << cause << std::endl;
+  if (outcome.kind == Outcome::kCancelled) return kExitCancelled;
+  return outcome.code == ErrorCode::kUsage ? kExitUsage : kExitFailed;
+}
+
+[[noreturn]] void unknown_command(const std::string& word) {
+  std::vector<std::string_view> names;
+  for (const jobs::Command& command : jobs::all_commands()) names.push_back(command.spec->name);
+  for (const MetaCommand& meta : meta_commands()) names.push_back(meta.name);
+  fail(ErrorCode::kUsage, "unknown command \"{}\"{} (all: `pmetal --help`)", word, did_you_mean(word, names));
+}
+
+const jobs::JobSpec& spec_named(const std::string& word) {
+  const jobs::Command* command = jobs::find_command(word);
+  if (command == nullptr) unknown_command(word);
+  return *command->spec;
+}
+
+// --help, --version and the commands about pmetal itself; false when the word is none of them
+bool run_meta_command(std::span<const std::string> words) {
+  const std::string& name = words[0];
+  const auto argument = [&]() -> const std::string& {
+    if (words.size() != 2) fail(ErrorCode::kUsage, "{} takes one word; see `pmetal --help`", name);
+    return words[1];
+  };
+  if (name == "--help" || name == "-h" || (name == "help" && words.size() == 1))
+    std::cout << overview_help();
+  else if (name == "help")
+    std::cout << command_help(spec_named(argument()));
+  else if (name == "--version" || name == "-V")
+    std::cout << "pmetal " PMETAL_VERSION "\n";
+  else if (name == "completions")
+    std::cout << completions(argument());
+  else if (name == "man")
+    std::cout << man_page();
+  else if (name == "schema")
+    std::cout << jobs::json_schema(spec_named(argument())).dump(2) << "\n";
+  else
+    return false;
+  return true;
+}
+
+Outcome run_command(const jobs::Command& command, std::span<const std::string> words) {
+  CommandLine line = parse_command_line(*command.spec, words);
+  if (line.help) {
+    std::cout << command_help(*command.spec);
+    return {};
+  }
+  jobs::require_valid(line.options);
+  const jobs::LogLevel level = log_level();
+  ProgressRenderer renderer(stderr_terminal(level, line.json), std::cerr, std::cout);
+  LogFileSink log("cli", level);
+  std::optional<jobs::JsonLinesSink> event_file;
+  jobs::Broadcast events;
+  events.add(&renderer);
+  events.add(&log);
+  if (line.log_events) events.add(&event_file.emplace(*line.log_events));
+  jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &std::cin, &cancel_requested});
+  context.json = line.json;
+  context.dry_run = line.dry_run;
+  return run_job(command, line.options, context);
+}
+
+Outcome run_words(std::span<const std::string> words) {
+  try {
+    Outcome outcome;
+    if (!run_meta_command(words)) {
+      const jobs::Command* command = jobs::find_command(words[0]);
+      if (command == nullptr) unknown_command(words[0]);
+      outcome = run_command(*command, words.subspan(1));
+    }
+    if (!std::cout.flush() && outcome.kind == Outcome::kDone)
+      return {Outcome::kFailed, ErrorCode::kIo, "stdout: cannot write the result"};
+    return outcome;
+  } catch (const Error& error) {
+    return {Outcome::kFailed, error.code(), error.what()};
+  } catch (const std::exception& error) {
+    return {Outcome::kFailed, ErrorCode::kIo, error.what()};
+  }
+}
+
+}  // namespace
+
+int cli_main(int argc, char** argv) {
+  install_signal_handlers();
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (words.empty()) {
+    std::cerr << overview_help();
+    return kExitUsage;
+  }
+  const bool is_command = jobs::find_command(words[0]) != nullptr;
+  return report(run_words(words), is_command ? words[0] : "");
+}
+
+}  // namespace pmetal::app
