@@ -1,0 +1,57 @@
+// Adapter: low-rank updates (LoRA, rsLoRA, DoRA), trained biases and whole replaced modules over one model, in PEFT's
+// file format. Several adapters can be resident: each is attached under a number, and the batch says per sequence
+// which.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapters/peft_config.h"
+#include "models/model.h"
+
+namespace pmetal::adapters {
+
+// One tensor of an adapter: trainable; `value` is what the forward uses (the trainer swaps in leaves).
+struct AdapterParameter {
+  std::string key;  // in adapter_model.safetensors: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+  Tensor* value;
+  bool is_b = false;  // LoRA+: B and 1-D tensors learn faster
+};
+
+class Adapter {
+ public:
+  virtual ~Adapter() = default;
+  // New adapter on the modules the config selects. A is drawn from Philox(seed, module), B is zero (config.init says
+  // otherwise). Errors: Error(kInvalidInput) when nothing matches, listing the module names there are.
+  static std::shared_ptr<Adapter> create(Context& ctx, models::Model& model, const PeftConfig& config, uint64_t seed);
+  // Reads a PEFT folder (adapter_config.json + adapter_model.safetensors) or the older lora_weights.safetensors.
+  // Every tensor must fit a module of the model; errors name file and tensor.
+  static std::shared_ptr<Adapter> load(Context& ctx, models::Model& model, const std::filesystem::path& folder);
+
+  virtual const PeftConfig& config() const = 0;
+  virtual std::vector<AdapterParameter> parameters() = 0;  // in file order (sorted by key)
+  virtual void attach(models::Model& model, int index) = 0;
+  virtual void detach(models::Model& model, int index) = 0;
+  // What depends on the values (DoRA's row norms) is computed again; call after they changed.
+  virtual void refresh() = 0;
+  // Adds the update to rows [begin, begin + n) of a module's weight given as f32 [n, in] (DoRA scales them too). Does
+  // nothing for modules it does not touch. In f32; `accurate`: products in f64.
+  virtual void merge_rows(const std::string& module, int64_t begin, int64_t n, float* rows,
+                          bool accurate = false) const = 0;
+  virtual bool changes(const std::string& module) const = 0;
+  virtual void merge_bias(const std::string& module, int64_t n, float* bias) const = 0;  // in place
+  // Adds a bias where the module had none (lora_bias): such an adapter cannot be merged into it.
+  virtual bool adds_bias(const std::string& module) const = 0;
+  // adapter_config.json + adapter_model.safetensors (f32) into an existing folder. `value_of` maps a parameter to the
+  // tensor to store (the trainer's f32 master); null: the value itself.
+  virtual void save(const std::filesystem::path& folder,
+                    const std::function<Tensor(const AdapterParameter&)>& value_of = nullptr) const = 0;
+};
+
+// Merges into the weights in memory (dense or any writable format).
+void merge(Context& ctx, models::Model& model, const Adapter& adapter);
+
+}  // namespace pmetal::adapters

@@ -1,0 +1,36 @@
+// What an adapter does inside one Linear: LoRA / rsLoRA / DoRA update, a trained bias, or a whole replaced weight.
+#pragma once
+
+#include <string>
+
+#include "models/model.h"
+
+namespace pmetal::adapters {
+
+class LoraModule final : public nn::LinearAdapter {
+ public:
+  Tensor apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear, const Tensor& x,
+               const Tensor& base) override;
+  // DoRA: row norms of W + scale · B A, a constant of the gradient
+  void update_norms(Context& ctx, const nn::Linear& linear);
+
+  bool has_lora() const { return a.defined(); }
+
+  Tensor a, b;       // [r, in], [out, r]
+  Tensor b_bias;     // [out] or undefined (lora_bias)
+  Tensor magnitude;  // [out] or undefined (DoRA)
+  Tensor bias;       // [out] or undefined: replaces the Linear's own
+  Tensor whole;      // [out, in] or undefined: replaces the weight (modules_to_save)
+  float scale = 1, dropout = 0;
+  uint32_t number = 0;  // identity for dropout
+  bool norms_stale = true;
+
+ private:
+  Tensor weight_norms_squared_;  // [out] f32, of the frozen weight
+  Tensor inverse_norms_;         // [out] compute dtype
+};
+
+// [out] f32: sum of squares of each row, on the host
+std::vector<float> row_norms_squared(Context& ctx, const nn::Linear& linear);
+
+}  // namespace pmetal::adapters
