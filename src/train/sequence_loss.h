@@ -1,0 +1,31 @@
+// The loss of packed sequences: forward, then cross entropy of the next token on the rows that have a label.
+#pragma once
+
+#include "data/packing.h"
+#include "models/model.h"
+#include "ops/head_loss.h"
+
+namespace pmetal::train {
+
+struct LossOptions {
+  bool recompute_blocks = false;
+  ops::HeadLossOptions head;
+  // dropout identity; ids of rows are hashes of document and position, so they do not depend on packing
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  bool draws = false;  // some module draws random numbers: row ids are needed
+};
+
+struct SequenceLoss {
+  Tensor loss;         // [1]: scale · sum of nll over learned tokens; differentiable
+  ops::HeadLoss head;  // per learned token
+  int64_t n_learned = 0;
+};
+
+// Documents of one or more packed sequences laid end to end are the sequences of the batch.
+nn::Batch make_batch(Context& ctx, const data::PackedSequence& packed, const LossOptions& options);
+// `scale`: usually 1 / (learned tokens of the whole accumulated batch). Without learned tokens the loss is undefined.
+SequenceLoss sequence_loss(Context& ctx, models::Model& model, const data::PackedSequence& packed, double scale,
+                           const LossOptions& options = {});
+
+}  // namespace pmetal::train
