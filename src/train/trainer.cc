@@ -1,0 +1,234 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "train/checkpoints.h"
+#include "train/control.h"
+
+namespace pmetal::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Sums {
+  double nll = 0, entropy = 0;
+  int64_t correct = 0, learned = 0;
+  void add(Context& ctx, const SequenceLoss& loss) {
+    if (!loss.n_learned) return;
+    const Tensor n = ops::to_host(ctx, loss.head.nll), c = ops::to_host(ctx, loss.head.correct);
+    for (int64_t i = 0; i < loss.n_learned; ++i) {
+      nll += n.data<float>()[i];
+      correct += c.data<uint8_t>()[i];
+    }
+    if (loss.head.entropy.defined()) {
+      const Tensor e = ops::to_host(ctx, loss.head.entropy);
+      for (int64_t i = 0; i < loss.n_learned; ++i) entropy += e.data<float>()[i];
+    }
+    learned += loss.n_learned;
+  }
+};
+
+}  // namespace
+
+Trainer::Trainer(Context& ctx, TrainTarget& target, data::Loader& loader, TrainOptions options, TrainObserver& observer)
+    : ctx_(ctx),
+      target_(target),
+      loader_(loader),
+      o_(std::move(options)),
+      observer_(observer),
+      parameters_(ctx, target.trainables()) {}
+
+StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches) {
+  const auto start = Clock::now();
+  StepReport r;
+  int64_t learned = 0;
+  for (const data::PackedSequence& s : micro_batches) {
+    learned += s.n_learned();
+    r.step_tokens += s.length();
+  }
+  parameters_.zero_gradients(ctx_);
+  Sums sums;
+  LossOptions loss_options;
+  loss_options.recompute_blocks = o_.recompute == Recompute::kBlocks;
+  loss_options.head = o_.head;
+  loss_options.seed = o_.seed;
+  loss_options.step = static_cast<uint32_t>(step_);
+  loss_options.draws = target_.draws_random();
+  for (const data::PackedSequence& s : micro_batches) {
+    Tape tape = ops::make_tape();
+    TapeScope recording(ctx_, &tape);
+    const SequenceLoss loss =
+        sequence_loss(ctx_, target_.model(), s, 1.0 / static_cast<double>(std::max<int64_t>(learned, 1)), loss_options);
+    if (!loss.n_learned) continue;
+    Tensor seed = ctx_.empty({1}, DType::kF32);
+    ops::fill(ctx_, seed, 1);
+    tape.backward(ctx_, loss.loss, seed);
+    sums.add(ctx_, loss);
+  }
+  r.forward_backward_ms = 1e3 * seconds_since(start);
+  const auto update = Clock::now();
+  r.grad_norm = parameters_.gradient_norm(ctx_);
+  r.loss = sums.nll / static_cast<double>(std::max<int64_t>(sums.learned, 1));
+  r.lr = lr_override_ ? *lr_override_ : o_.schedule.rate(step_) * lr_factor_;
+  r.skipped = !std::isfinite(r.grad_norm) || !std::isfinite(r.loss) || learned == 0;
+  if (!r.skipped) {
+    const double clip = o_.max_grad_norm > 0 ? std::min(1.0, o_.max_grad_norm / (r.grad_norm + 1e-6)) : 1;
+    // skipped steps do not count for the bias correction of the moments
+    parameters_.step(ctx_, o_.adamw, r.lr, clip, step_ - skipped_ + 1);
+    target_.values_changed();
+  } else {
+    ++skipped_;
+  }
+  r.optimizer_ms = 1e3 * seconds_since(update);
+  ++step_;
+  tokens_ += r.step_tokens;
+  r.step = step_;
+  r.total_steps = o_.total_steps;
+  r.tokens = tokens_;
+  r.learned_tokens = sums.learned;
+  r.entropy = sums.entropy / static_cast<double>(std::max<int64_t>(sums.learned, 1));
+  r.token_accuracy = static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(sums.learned, 1));
+  r.epoch = loader_.progress();
+  r.seconds = seconds_since(start);
+  r.memory_bytes = ctx_.allocator().stats().peak_bytes;
+  last_loss_ = r.loss;
+  return r;
+}
+
+bool Trainer::next_batch(std::vector<data::PackedSequence>& micro_batches) {
+  micro_batches.clear();
+  for (int64_t a = 0; a < o_.accumulation; ++a) {
+    data::PackedSequence joined, one;
+    for (int64_t b = 0; b < o_.batch_size && loader_.next(one); ++b) joined.append(one);
+    if (joined.length() == 0) break;
+    micro_batches.push_back(std::move(joined));
+  }
+  return !micro_batches.empty();
+}
+
+TrainSummary Trainer::run() {
+  const auto start = Clock::now();
+  TrainSummary summary;
+  std::vector<data::PackedSequence> batch;
+  int64_t saved_at = step_, consecutive_skips = 0;
+  while (o_.max_steps == 0 || step_ < o_.max_steps) {
+    if (observer_.stop_requested() || control_stop_) {
+      summary.stopped = true;
+      break;
+    }
+    const auto waiting = Clock::now();
+    if (!next_batch(batch)) break;
+    const double data_ms = 1e3 * seconds_since(waiting);
+    StepReport report = step(batch);
+    report.data_ms = data_ms;
+    report.seconds += data_ms / 1e3;
+    observer_.on_step(report);
+    consecutive_skips = report.skipped ? consecutive_skips + 1 : 0;
+    if (consecutive_skips >= 10)
+      fail(ErrorCode::kNumerical,
+           "training: the loss or its gradient was not finite in {} steps in a row (last loss {}); lower the learning "
+           "rate "
+           "(now {:.3g}), check the data, or use --dtype f32",
+           consecutive_skips, report.loss, report.lr);
+    if (o_.eval_steps > 0 && !eval_.empty() && step_ % o_.eval_steps == 0) evaluate();
+    poll_control();
+    if (!o_.output.empty() && ((o_.save_steps > 0 && step_ % o_.save_steps == 0) || control_save_)) {
+      save_checkpoint();
+      saved_at = step_;
+      control_save_ = false;
+    }
+  }
+  if (summary.stopped && !o_.output.empty() && saved_at != step_) save_checkpoint();
+  if (!summary.stopped && !eval_.empty()) evaluate();
+  summary.steps = step_;
+  summary.tokens = tokens_;
+  summary.skipped = skipped_;
+  summary.final_loss = last_loss_;
+  summary.best_eval_loss = best_eval_;
+  summary.seconds = seconds_since(start);
+  return summary;
+}
+
+EvalReport evaluate(Context& ctx, models::Model& model, const std::vector<data::PackedSequence>& sequences) {
+  TapeScope off(ctx, nullptr);
+  Sums sums;
+  EvalReport r;
+  for (const data::PackedSequence& s : sequences) {
+    sums.add(ctx, sequence_loss(ctx, model, s, 1));
+    r.tokens += s.length();
+  }
+  r.loss = sums.nll / static_cast<double>(std::max<int64_t>(sums.learned, 1));
+  r.perplexity = std::exp(r.loss);
+  r.token_accuracy = static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(sums.learned, 1));
+  return r;
+}
+
+EvalReport Trainer::evaluate() {
+  EvalReport r = train::evaluate(ctx_, target_.model(), eval_);
+  r.step = step_;
+  if (!has_best_ || r.loss < best_eval_) {
+    best_eval_ = r.loss;
+    has_best_ = true;
+  }
+  observer_.on_eval(r);
+  return r;
+}
+
+void Trainer::poll_control() {
+  constexpr int64_t kEvery = 10;  // steps between looks at the control file
+  if (o_.output.empty() || step_ % kEvery) return;
+  const std::optional<ControlAction> action = take_control(o_.output);
+  if (!action) return;
+  switch (action->kind) {
+    case ControlAction::kSetLr: lr_override_ = action->value; break;
+    case ControlAction::kReduceLr:
+      lr_factor_ *= action->value;
+      if (lr_override_) *lr_override_ *= action->value;
+      break;
+    case ControlAction::kResetLr: lr_override_.reset(), lr_factor_ = 1; break;
+    case ControlAction::kSave: control_save_ = true; break;
+    case ControlAction::kStop: control_stop_ = true; break;
+  }
+  observer_.on_log(action->text);
+}
+
+void Trainer::save_checkpoint() {
+  CheckpointState state;
+  state.step = step_;
+  state.tokens = tokens_;
+  state.skipped = skipped_;
+  state.epoch = loader_.progress();
+  state.loss = last_loss_;
+  state.has_best = has_best_;
+  state.best_eval_loss = best_eval_;
+  state.lr_override = lr_override_;
+  state.lr_factor = lr_factor_;
+  state.seed = o_.seed;
+  state.lr = o_.schedule.rate(step_);
+  state.loader = loader_.state();
+  state.config = o_.config_text;
+  const fs::path folder =
+      train::save_checkpoint(ctx_, o_.output / "checkpoints", state, parameters_, target_, o_.keep_checkpoints);
+  observer_.on_checkpoint(folder);
+}
+
+bool Trainer::resume() {
+  const std::optional<fs::path> folder = newest_checkpoint(o_.output / "checkpoints");
+  if (!folder) return false;
+  const CheckpointState state = load_checkpoint(ctx_, *folder, parameters_, o_.config_text);
+  loader_.restore(state.loader);
+  step_ = state.step;
+  tokens_ = state.tokens;
+  skipped_ = state.skipped;
+  last_loss_ = state.loss;
+  has_best_ = state.has_best;
+  best_eval_ = state.best_eval_loss;
+  lr_override_ = state.lr_override;
+  lr_factor_ = state.lr_factor;
+  target_.values_changed();
+  return true;
+}
+
+}  // namespace pmetal::train

@@ -1,0 +1,121 @@
+// The training loop: optimizer steps over a loader, with accumulation, clipping, schedules, evaluation, checkpoints
+// that resume bit-exactly, and control while it runs. Knows nothing of files of models or adapters: a TrainTarget does.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "train/flat_parameters.h"
+#include "train/schedule.h"
+#include "train/sequence_loss.h"
+
+namespace pmetal::train {
+
+// What is trained, and how it is written.
+class TrainTarget {
+ public:
+  virtual ~TrainTarget() = default;
+  virtual models::Model& model() = 0;
+  virtual std::vector<Trainable> trainables() = 0;
+  virtual void values_changed() {}  // after each optimizer step
+  // Writes what a user loads (adapter or model files) into an existing folder; `master_of` gives the f32 master of a
+  // parameter key.
+  virtual void save(const std::filesystem::path& folder,
+                    const std::function<Tensor(const std::string& key)>& master_of) = 0;
+  virtual bool draws_random() const { return false; }  // dropout
+};
+
+enum class Recompute { kAuto, kNone, kBlocks };
+
+struct TrainOptions {
+  int64_t batch_size = 1;    // packed sequences per micro-batch
+  int64_t accumulation = 4;  // micro-batches per optimizer step
+  int64_t max_steps = 0;     // 0: by epochs
+  int64_t total_steps = 1;   // the schedule's length, known or estimated before the start
+  double max_grad_norm = 1;  // 0: off
+  AdamWOptions adamw;
+  Schedule schedule;
+  uint64_t seed = 42;
+  Recompute recompute = Recompute::kNone;
+  ops::HeadLossOptions head;
+  int64_t save_steps = 500, eval_steps = 0, log_steps = 1;
+  int keep_checkpoints = 3;
+  std::filesystem::path output;  // folder of checkpoints/; empty: nothing is saved
+  std::string config_text;       // of the run: a resume with another one is refused
+};
+
+struct StepReport {
+  int64_t step = 0, total_steps = 0, tokens = 0;  // tokens: all so far; of this step in step_tokens
+  int64_t step_tokens = 0, learned_tokens = 0;
+  double epoch = 0, loss = 0, lr = 0, grad_norm = 0, seconds = 0;
+  double entropy = 0, token_accuracy = 0;
+  double forward_backward_ms = 0, optimizer_ms = 0, data_ms = 0;
+  bool skipped = false;      // non-finite gradient: no update was made
+  int64_t memory_bytes = 0;  // peak of the allocator so far
+};
+struct EvalReport {
+  int64_t step = 0, tokens = 0;
+  double loss = 0, perplexity = 0, token_accuracy = 0;
+};
+
+// What the loop tells and asks. All calls come from the loop's thread.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  virtual void on_step(const StepReport&) {}
+  virtual void on_eval(const EvalReport&) {}
+  virtual void on_checkpoint(const std::filesystem::path&) {}
+  virtual void on_log(const std::string&) {}
+  virtual bool stop_requested() { return false; }  // finish the step, save, return
+};
+
+struct TrainSummary {
+  int64_t steps = 0, tokens = 0, skipped = 0;
+  double final_loss = 0, best_eval_loss = 0, seconds = 0;
+  bool stopped = false;  // on request, before the end
+};
+
+class Trainer {
+ public:
+  Trainer(Context& ctx, TrainTarget& target, data::Loader& loader, TrainOptions options, TrainObserver& observer);
+  // packed sequences for periodic evaluation
+  void set_eval(std::vector<data::PackedSequence> sequences) { eval_ = std::move(sequences); }
+  // continues from the newest checkpoint of options.output; false when there is none
+  bool resume();
+  TrainSummary run();
+  FlatParameters& parameters() { return parameters_; }
+  // one optimizer step over given micro-batches: what run() does inside, for tests and other loops
+  StepReport step(const std::vector<data::PackedSequence>& micro_batches);
+  EvalReport evaluate();
+  void save_checkpoint();
+  int64_t steps_done() const { return step_; }
+
+ private:
+  bool next_batch(std::vector<data::PackedSequence>& micro_batches);
+  void poll_control();
+  void prune_checkpoints() const;
+
+  Context& ctx_;
+  TrainTarget& target_;
+  data::Loader& loader_;
+  TrainOptions o_;
+  TrainObserver& observer_;
+  FlatParameters parameters_;
+  std::vector<data::PackedSequence> eval_;
+  int64_t step_ = 0, tokens_ = 0, skipped_ = 0;
+  double last_loss_ = 0, best_eval_ = 0;
+  bool has_best_ = false, control_stop_ = false, control_save_ = false;
+  std::optional<double> lr_override_;  // set_lr of the control file
+  double lr_factor_ = 1;               // reduce_lr
+};
+
+// mean nll over the learned tokens of some sequences, without gradients
+EvalReport evaluate(Context& ctx, models::Model& model, const std::vector<data::PackedSequence>& sequences);
+
+}  // namespace pmetal::train
