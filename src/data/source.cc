@@ -9,6 +9,7 @@
 #include "formats/compression.h"
 #include "formats/csv.h"
 #include "formats/json_stream.h"
+#include "formats/parquet.h"
 
 namespace pmetal::data {
 namespace {
@@ -138,6 +139,22 @@ class TextSource final : public Source {
   bool ended_ = false;
 };
 
+class ParquetSource final : public Source {
+ public:
+  explicit ParquetSource(const fs::path& path) : file_(shared_name(path)), reader_(path) {}
+  bool next(Row& row) override {
+    if (!reader_.next(row.json)) return false;
+    row.file = file_;
+    row.line = reader_.row();
+    return true;
+  }
+  int64_t skip(int64_t n) override { return reader_.skip(n); }
+
+ private:
+  std::shared_ptr<const std::string> file_;
+  formats::ParquetReader reader_;
+};
+
 class FilesSource final : public Source {
  public:
   using Open = std::unique_ptr<Source> (*)(const fs::path&);
@@ -203,7 +220,7 @@ std::unique_ptr<Source> open_one(const fs::path& path) {
   switch (kind_of(path)) {
     case Kind::kJsonl: return std::make_unique<JsonlSource>(path);
     case Kind::kJson: return std::make_unique<JsonSource>(path);
-    case Kind::kParquet:
+    case Kind::kParquet: return std::make_unique<ParquetSource>(path);
     case Kind::kCsv: return std::make_unique<CsvSource>(path, ',');
     case Kind::kTsv: return std::make_unique<CsvSource>(path, '\t');
     case Kind::kText: return std::make_unique<TextSource>(path);

@@ -31,14 +31,14 @@ Split split_of(std::string_view question) { return fnv1a(question) % 8 == 0 ? Sp
 // Streams: [task 8 bits][row] for instruction sets, bit 63 set for corpus documents.
 constexpr uint64_t kCorpusStreams = uint64_t{1} << 63;
 
-// A sheet of one-line facts on one subject; questions of the test side never appear, so evaluation stays unseen.
+// A sheet of questions and answers on one subject; questions of the test side never appear, so evaluation stays unseen.
 std::string fact_sheet(PhiloxStream& random, MakeRow make, int max_difficulty) {
   std::string out;
   const int64_t lines = between(random, 4, 10);
   for (int64_t made = 0; made < lines;) {
     const auto row = make(random, static_cast<int>(between(random, 1, max_difficulty)));
     if (split_of(row.question) == Split::kTest) continue;
-    out += row.question + " " + row.answer + "\n";
+    out += "Q: " + row.question + "\nA: " + row.answer + "\n";
     ++made;
   }
   return out;
@@ -108,7 +108,7 @@ std::string document(uint64_t seed, uint64_t index) {
   const int64_t kind = between(random, 0, 99);
   if (kind < 30) {
     const auto story = synthetic::make_story(random);
-    return story.text + "\n" + (random.below(2) == 0 ? story.question + " " + story.answer + "\n" : "");
+    return story.text + "\n" + (random.below(2) == 0 ? "Q: " + story.question + "\nA: " + story.answer + "\n" : "");
   }
   if (kind < 42) return sum_sheet(random);
   if (kind < 54) return fact_sheet(random, &synthetic::arithmetic, 2);
