@@ -21,6 +21,11 @@ void GradSink::add(int input, const Tensor& gradient) {
   if (!variable || !gradient.defined()) return;
   if (!variable->grad.defined()) {
     variable->grad = gradient.detached();
+    if (variable->is_leaf) {  // it will be added to, so it must be the leaf's own
+      variable->grad = ctx_.empty(gradient.shape(), gradient.dtype() == DType::kF64 ? DType::kF64 : DType::kF32);
+      accumulate_(ctx_, variable->grad, Tensor());
+      accumulate_(ctx_, variable->grad, gradient);
+    }
     return;
   }
   PMETAL_ASSERT(variable->grad.numel() == gradient.numel(), "gradient {} added to {}", gradient.shape().to_string(),

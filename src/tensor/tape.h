@@ -87,7 +87,7 @@ class Tape {
 };
 
 // Makes `value` a leaf: a parameter whose gradient is accumulated in `grad` (f32 view of a flat buffer, or undefined:
-// then the first gradient is kept).
+// then a buffer is made, f32 or f64, when the first gradient comes).
 Tensor make_leaf(const Tensor& value, std::string name, Tensor grad = {});
 
 }  // namespace pmetal
