@@ -71,22 +71,44 @@ Tensor to_device(Context& ctx, const Tensor& x);                       // host -
 Tensor to_host(Context& ctx, const Tensor& x);                         // synchronises
 float item(Context& ctx, const Tensor& x);                             // one element, synchronises
 
-// kernel tables of the above; one strided kernel per group
+// Kernel tables of the above; one strided kernel per group. `op` is a Unary or one of these.
+enum UnaryCode : int {
+  kUnaryAffine = 100,  // a · x + b
+  kUnaryClamp,         // to [a, b]
+  kUnaryCopy,          // any dtypes
+  kUnaryFill,          // a + b (the sum in f64); x is not read
+};
 struct UnaryArgs {
-  View x, y;
-  View dy, dx;
+  View x, y;    // same shape, any strides
+  View dy, dx;  // backward: dx = dy · f'(x); y is not needed
   int op = 0;
   float a = 0, b = 0;
 };
 PMETAL_DECLARE_KERNELS(unary, UnaryArgs)
 PMETAL_DECLARE_KERNELS(unary_backward, UnaryArgs)
+enum BinaryCode : int {
+  kBinaryAdd,
+  kBinarySub,
+  kBinaryMul,
+  kBinaryDiv,
+  kBinaryMin,
+  kBinaryMax,
+  kBinaryLess,  // 1 where a < b, 1/2 where equal, else 0: how a minimum's gradient is shared
+};
 struct BinaryArgs {
-  View a, b, y;
+  View a, b, y;  // a and y of one shape; b too, or as `broadcast` says
   int op = 0;
-  bool accumulate = false;
-  int broadcast = 0; /* 0 none, 1 row, 2 column */
+  bool accumulate = false;  // y +=
+  int broadcast = 0;        // 0 none; 1: b is [n], one row for all; 2: b is [rows], one value per row
 };
 PMETAL_DECLARE_KERNELS(binary, BinaryArgs)
+enum RowReduceCode : int {
+  kRowSoftmax,     // y [rows, n]; backward reads y
+  kRowLogSoftmax,  // y [rows, n]; backward reads y
+  kRowLogSumExp,   // y [rows]; backward reads x and y
+  kRowSum,         // y [rows]; backward reads neither
+  kAllSum,         // y [1]: blocks of 4096 elements, then pairwise; backward reads neither
+};
 struct RowReduceArgs {
   View x, y;
   View dy, dx;
@@ -94,8 +116,14 @@ struct RowReduceArgs {
 };
 PMETAL_DECLARE_KERNELS(row_reduce, RowReduceArgs)
 PMETAL_DECLARE_KERNELS(row_reduce_backward, RowReduceArgs)
+enum IndexCode : int {
+  kGatherRows,      // y[i, :] = x[index[i], :]
+  kScatterRows,     // y[index[i], :] = x[i, :], other rows zero; with accumulate: y[index[i], :] += in order of i
+  kGatherColumns,   // y[r] = x[r, index[r]]
+  kScatterColumns,  // y[r, index[r]] = x[r], the row's other columns zero; with accumulate: += and no zeros
+};
 struct IndexArgs {
-  View x, index, y;
+  View x, index, y;  // index i32, within bounds (kernels assert)
   int op = 0;
   bool accumulate = false;
 };
@@ -107,6 +135,13 @@ struct DropoutArgs {
   uint32_t module = 0, step = 0;
 };
 PMETAL_DECLARE_KERNELS(dropout, DropoutArgs)
+struct TransferArgs {
+  const void* from = nullptr;  // one side lies on the device, the other on the host
+  void* to = nullptr;
+  int64_t size_bytes = 0;
+  bool to_host = false;  // waits until the bytes have arrived
+};
+PMETAL_DECLARE_KERNELS(transfer, TransferArgs)
 
 // the tape that uses these for accumulation
 inline Tape make_tape() { return Tape(&accumulate); }

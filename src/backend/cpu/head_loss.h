@@ -1,0 +1,11 @@
+// Candidates of `head_loss` on the CPU.
+#pragma once
+
+#include "ops/head_loss.h"
+
+namespace pmetal::cpu {
+
+void head_loss_plain(const ops::HeadLossArgs& args, const KernelContext& kernel);
+int64_t head_loss_plain_workspace(const ops::HeadLossArgs& args, const KernelContext& kernel);
+
+}  // namespace pmetal::cpu

@@ -1,0 +1,17 @@
+# build/generated/ops/kernels.inc: one line X(op, Args) for each PMETAL_DECLARE_KERNELS(op, Args) of the headers, and
+# headers.inc, which includes them: what lists or stubs every kernel table has no list of its own to forget.
+file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/*.h)
+set(kernels "")
+set(includes "")
+foreach(header ${headers})
+  file(STRINGS ${header} lines REGEX "^PMETAL_DECLARE_KERNELS\\(")
+  foreach(line ${lines})
+    string(REGEX REPLACE "^PMETAL_DECLARE_KERNELS(\\(.*\\)).*$" "X\\1" entry "${line}")
+    string(APPEND kernels "${entry}\n")
+  endforeach()
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
+  cmake_path(GET header FILENAME file)
+  string(APPEND includes "#include \"ops/${file}\"\n")
+endforeach()
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/ops/kernels.inc CONTENT "${kernels}" @ONLY)
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/ops/headers.inc CONTENT "${includes}" @ONLY)

@@ -1,0 +1,34 @@
+#include "ops/optim.h"
+
+#include "ops/common.h"
+#include "ops/elementwise.h"
+
+namespace pmetal::ops {
+
+void adamw(Context& ctx, const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v,
+           const Tensor& weight, const AdamWArgs& hyper) {
+  for (const Tensor* t : {&master, &grad, &m, &v})
+    require(t->dtype() == DType::kF32 && t->is_contiguous() && t->numel() == master.numel(),
+            "[adamw] wants flat f32 buffers of {} elements, got {} {}", master.numel(), t->shape().to_string(),
+            name_of(t->dtype()));
+  if (weight)
+    require(weight.is_contiguous() && weight.numel() == master.numel(), "[adamw] the weight has {} elements, not {}",
+            weight.numel(), master.numel());
+  require(hyper.step >= 1, "[adamw] steps count from 1, got {}", hyper.step);
+  AdamWArgs args = hyper;
+  args.master = master.view();
+  args.grad = grad.view();
+  args.m = m.view();
+  args.v = v.view();
+  args.weight = weight ? weight.view() : View{};
+  dispatch(ctx, adamw_cpu, adamw_cuda, args);
+}
+
+double sum_squares(Context& ctx, const Tensor& x) {
+  require(x.is_contiguous(), "[sum_squares] wants a flat buffer, x is {}", x.shape().to_string());
+  Tensor out = ctx.empty({1}, DType::kF64);
+  dispatch(ctx, sum_squares_cpu, sum_squares_cuda, SumSquaresArgs{x.view(), out.view()});
+  return ctx.device().is_meta() ? 0 : *to_host(ctx, out).data<double>();
+}
+
+}  // namespace pmetal::ops
