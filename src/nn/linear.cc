@@ -1,0 +1,78 @@
+#include "nn/linear.h"
+
+#include "ops/embedding.h"
+
+namespace pmetal::nn {
+namespace {
+
+LinearAdapter* adapter_of(const Linear& linear, int32_t index) {
+  return index >= 0 && index < static_cast<int32_t>(linear.adapters.size())
+             ? linear.adapters[static_cast<size_t>(index)].get()
+             : nullptr;
+}
+
+// Rows [begin, end) of consecutive sequences with the same adapter.
+struct Run {
+  int64_t begin, end;
+  int32_t adapter;
+};
+
+std::vector<Run> adapter_runs(const Batch& batch, int64_t rows) {
+  if (batch.adapter.empty()) return {{0, rows, 0}};
+  PMETAL_ASSERT(batch.adapter.size() + 1 == batch.cu_q.size(), "{} adapters for {} sequences", batch.adapter.size(),
+                batch.n_sequences());
+  std::vector<Run> runs;
+  for (size_t s = 0; s < batch.adapter.size(); ++s) {
+    if (!runs.empty() && runs.back().adapter == batch.adapter[s])
+      runs.back().end = batch.cu_q[s + 1];
+    else
+      runs.push_back({batch.cu_q[s], batch.cu_q[s + 1], batch.adapter[s]});
+  }
+  return runs;
+}
+
+Tensor with_adapters(Context& ctx, const Batch& batch, const Linear& linear, const Tensor& x, const Tensor& base) {
+  bool any = false;
+  for (const auto& adapter : linear.adapters) any |= adapter != nullptr;
+  if (!any) return base;
+  const std::vector<Run> runs = adapter_runs(batch, x.dim(0));
+  if (runs.size() == 1) {
+    LinearAdapter* adapter = adapter_of(linear, runs[0].adapter);
+    return adapter ? adapter->apply(ctx, batch, 0, linear, x, base) : base;
+  }
+  std::vector<Tensor> parts;
+  for (const Run& run : runs) {
+    const int64_t rows = run.end - run.begin;
+    Tensor part = ops::narrow(ctx, base, 0, run.begin, rows);
+    if (LinearAdapter* adapter = adapter_of(linear, run.adapter))
+      part = adapter->apply(ctx, batch, run.begin, linear, ops::narrow(ctx, x, 0, run.begin, rows), part);
+    parts.push_back(part);
+  }
+  return parts.empty() ? base : ops::concat_rows(ctx, parts);
+}
+
+}  // namespace
+
+Tensor Linear::forward_base(Context& ctx, const Tensor& x) const {
+  PMETAL_ASSERT(trainable.defined() != weight.defined(), "{}: wants a frozen or a trainable weight, one of them",
+                name_);
+  return trainable.defined() ? ops::linear_dense(ctx, x, trainable, bias) : ops::linear(ctx, x, weight, bias);
+}
+
+Tensor Linear::forward(Context& ctx, const Batch& batch, const Tensor& x) const {
+  return with_adapters(ctx, batch, *this, x, forward_base(ctx, x));
+}
+
+std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
+                                  const Tensor& x) {
+  std::vector<Tensor> out;
+  for (const Linear* linear : linears) out.push_back(linear->forward(ctx, batch, x));
+  return out;
+}
+
+Tensor Embedding::forward(Context& ctx, const Tensor& ids, DType dtype, float scale) const {
+  return trainable.defined() ? ops::embedding_dense(ctx, ids, trainable, dtype, scale)
+                             : ops::embedding(ctx, ids, weight, dtype, scale);
+}
+
+}  // namespace pmetal::nn
