@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.."
 name=$1
 case $name in
   json) files="src/formats/json.cc src/formats/json_events.cc src/formats/json_reader.cc" ;;
-  safetensors) files="src/formats/safetensors.cc src/formats/json_events.cc" ;;
   *) files="src/formats/$name.cc" ;;
 esac
 build=build/fuzz-coverage
@@ -20,7 +19,7 @@ head -1 <<<"$report"
 for file in $files; do grep "^$file" <<<"$report"; done
 if [ "${SHOW_MISSED:-}" ]; then  # SHOW_MISSED=1: the lines that no stored input reaches
   for file in $files; do
-    echo "$file:"
-    llvm-cov-14 show $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata "$PWD/$build/../../$file" | grep -E '^ +[0-9]+\| +0\|' || true
+    llvm-cov-14 show $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata |
+      awk -v name="$PWD/$file:" '/^\// { on = $0 == name } on && (/^\// || /^ +[0-9]+\| +0\|/)'
   done
 fi

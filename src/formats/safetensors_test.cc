@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <random>
@@ -12,10 +15,12 @@
 #include "base/testing.h"
 #include "formats/sharded.h"
 
-// The largest single allocation since it was last reset: a header that claims gigabytes must not get them.
+// The largest single allocation since it was last reset: a header that claims gigabytes must not get them. The
+// sanitizers have operators of their own, which refuse absurd sizes by themselves.
 namespace {
 std::atomic<size_t> largest_allocation{0};
 }
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 __attribute__((noinline)) void* operator new(size_t size) {
   size_t seen = largest_allocation.load();
   while (size > seen && !largest_allocation.compare_exchange_weak(seen, size)) {
@@ -25,6 +30,7 @@ __attribute__((noinline)) void* operator new(size_t size) {
 }
 __attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
 __attribute__((noinline)) void operator delete(void* p, size_t) noexcept { std::free(p); }
+#endif
 
 namespace pmetal::formats {
 namespace {

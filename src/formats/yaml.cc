@@ -24,7 +24,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// Job files are hundreds of lines. yaml-cpp needs time quadratic in some hostile texts: a mebibyte stays in seconds.
+// Job files are hundreds of lines; the slowest hostile text of this size that we found takes about a second.
 constexpr size_t kMaxBytes = size_t{1} << 20;
 // values of the whole document after aliases are expanded: nine lines of ten aliases each would make a billion
 constexpr int64_t kMaxValues = 100'000;
@@ -107,7 +107,7 @@ ordered_json typed(const std::string& text) {
 
 class Builder final : public YAML::EventHandler {
  public:
-  explicit Builder(const std::string& source) : source_(source) {}
+  Builder(std::string_view text, const std::string& source) : text_(text), source_(source) {}
 
   ordered_json take() { return std::move(root_); }
 
@@ -115,7 +115,10 @@ class Builder final : public YAML::EventHandler {
     fail(ErrorCode::kInvalidInput, "{}:{}:{}: {}", source_, mark.line + 1, mark.column + 1, message);
   }
 
-  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++n_documents_ > 1)
+      refuse(mark, "a second document begins here; keep one, and check the indentation if it was meant to be one");
+  }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(mark, anchor, nullptr, "~"); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -127,6 +130,7 @@ class Builder final : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& text) override {
     spend(mark, 0, text.size());
+    if (tag != "?") check_closing_quote(mark);
     const bool is_key = expects_key();
     if (is_key && text == "<<" && tag != "!")
       refuse(mark, "merge keys (<<) are not part of YAML 1.2; write the fields out or use an alias as a value");
@@ -172,6 +176,25 @@ class Builder final : public YAML::EventHandler {
     if (tag == "tag:yaml.org,2002:int" && value.is_number_integer()) return value;
     if (tag == "tag:yaml.org,2002:float" && value.is_number()) return value.get<double>();
     refuse(mark, fmt::format("the tag {} does not fit the value \"{}\"", shortened(tag), shortened(text)));
+  }
+  // yaml-cpp lets the end of the file close a quoted scalar, which would swallow the fields after a forgotten quote.
+  // `mark` is where the node begins: at its tag or anchor, if it has one.
+  void check_closing_quote(const YAML::Mark& mark) const {
+    size_t at = static_cast<size_t>(mark.pos);
+    const auto has = [&] { return at < text_.size(); };
+    const auto is_space = [&] { return std::string_view(" \t\r\n").find(text_[at]) != std::string_view::npos; };
+    while (has() && (is_space() || text_[at] == '&' || text_[at] == '!' || text_[at] == '#')) {
+      const bool is_comment = text_[at] == '#';
+      if (!is_space())
+        while (has() && (is_comment ? text_[at] != '\n' : !is_space())) ++at;
+      else
+        ++at;
+    }
+    if (!has() || (text_[at] != '"' && text_[at] != '\'')) return;  // a block scalar
+    const char quote = text_[at++];
+    while (has() && (text_[at] != quote || (quote == '\'' && text_.substr(at, 2) == "''")))
+      at += text_[at] == quote || (quote == '"' && text_[at] == '\\') ? 2 : 1;
+    if (!has()) refuse(mark, "this string has no closing quote");
   }
   void check_tag(const YAML::Mark& mark, const std::string& tag, std::string_view allowed) const {
     if (!tag.empty() && tag != "?" && tag != "!" && tag != allowed)
@@ -221,7 +244,9 @@ class Builder final : public YAML::EventHandler {
     open_.pop_back();
   }
 
+  std::string_view text_;
   const std::string& source_;
+  int n_documents_ = 0;
   ordered_json root_;
   std::vector<Open> open_;
   std::map<YAML::anchor_t, Anchor> anchors_;
@@ -306,14 +331,12 @@ ordered_json parse_yaml(std::string_view text, const std::string& source) {
     fail(ErrorCode::kInvalidInput, "{}: is {} bytes long, at most {} are read as YAML", source, text.size(), kMaxBytes);
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // byte order mark
   check_characters(text, source);
-  Builder builder(source);
+  Builder builder(text, source);
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(builder)) return nullptr;
-    Builder rest(source);
-    if (parser.HandleNextDocument(rest))
-      fail(ErrorCode::kInvalidInput, "{}: holds several documents (a line ---); keep one", source);
+    parser.HandleNextDocument(builder);  // refuses if there is one
   } catch (const YAML::Exception& error) {
     builder.refuse(error.mark, error.msg);
   }

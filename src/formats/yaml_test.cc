@@ -51,6 +51,8 @@ TEST(Yaml, Integers_keep_64_bits) {
 }
 
 TEST(Yaml, Quoted_and_block_scalars_are_strings) {
+  EXPECT_EQ(dump_json(yaml("&a 'it''s' : !!str \"\\\"\"\r\n'k': !!str # \"\n  'v'\nl: !!str\nm: ''")),
+            "{\n  \"it's\": \"\\\"\",\n  \"k\": \"v\",\n  \"l\": \"\",\n  \"m\": \"\"\n}");
   EXPECT_EQ(dump_json(yaml("a: '12'\nb: \"true\"\nc: |\n  1\nd: !!str 1.5\ne: !!float 3\n"), -1),
             R"({"a":"12","b":"true","c":"1\n","d":"1.5","e":3.0})");
 }
@@ -75,7 +77,13 @@ TEST(Yaml, Expansion_of_aliases_has_a_budget) {
 
 TEST(Yaml, Errors_name_file_line_and_column) {
   EXPECT_EQ(yaml_error("a: 1\nb: 2\na: 3\n"), "job.yaml:3:1: key \"a\" occurs twice");
-  EXPECT_EQ(yaml_error("a: 1\n---\nb: 2\n"), "job.yaml: holds several documents (a line ---); keep one");
+  EXPECT_EQ(
+      yaml_error("a: 1\n---\nb: 2\n"),
+      "job.yaml:2:1: a second document begins here; keep one, and check the indentation if it was meant to be one");
+  EXPECT_EQ(yaml_error("- a\nb: 1\n").substr(0, 40), "job.yaml:2:1: a second document begins h");
+  EXPECT_EQ(yaml_error("a: \"x\nb: 1\n"), "job.yaml:1:4: this string has no closing quote");
+  EXPECT_EQ(yaml_error("b: 1\na: &z !!str 'it''s\n"), "job.yaml:2:4: this string has no closing quote");
+  EXPECT_EQ(yaml_error("é: \"\\\"\r\n"), "job.yaml:1:5: this string has no closing quote");
   EXPECT_EQ(yaml_error("a: 1\nb: [1, 2\n").substr(0, 11), "job.yaml:3:");
   EXPECT_EQ(yaml_error("? [a]\n: 1\n"), "job.yaml:1:3: a key must be a scalar, not a list or a mapping");
   EXPECT_EQ(yaml_error("a: !!int x\n"), "job.yaml:1:4: the tag tag:yaml.org,2002:int does not fit the value \"x\"");
