@@ -3,9 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/testing.h"
 
 namespace pmetal::formats {
@@ -115,6 +120,56 @@ TEST_F(Sharded, What_fits_one_shard_is_a_single_file_and_a_large_tensor_stands_a
       3);
   EXPECT_TRUE(fs::is_empty(out));  // a writer that is dropped leaves nothing
   fs::remove_all(out);
+}
+
+namespace {
+void write_three_shards(const fs::path& folder) {
+  const std::vector<std::byte> bytes(50);
+  ShardedWriter writer(folder, {{"a", DType::kU8, {50}}, {"b", DType::kU8, {50}}, {"c", DType::kU8, {50}}}, 50);
+  for (const char* name : {"a", "b", "c"}) writer.write(name, bytes);
+  writer.finish();
+}
+}  // namespace
+
+TEST_F(Sharded, A_full_disk_at_any_moment_is_an_error_and_leaves_no_checkpoint_and_no_litter) {
+  const fs::path out = testing_support::scratch_dir("sharded_full_disk");
+  for (const char* point : {"write", "sync", "rename"})
+    for (int n = 1; n <= 4; ++n) {  // three shards and the index
+      SCOPED_TRACE(fmt::format("{}:{}", point, n));
+      fs::remove_all(out);
+      fs::create_directories(out);
+      set_fault(fmt::format("{}:{}", point, n).c_str());
+      EXPECT_THROW(write_three_shards(out), Error);
+      set_fault(nullptr);
+      EXPECT_THROW(SafetensorsSet::open(out), Error);
+      for (const auto& entry : fs::directory_iterator(out))
+        EXPECT_TRUE(entry.path().string().ends_with(".safetensors")) << entry.path();
+    }
+  fs::remove_all(out);
+}
+
+TEST_F(Sharded, A_kill_while_a_checkpoint_is_replaced_leaves_the_old_one_or_the_new_one) {
+  const fs::path parent = testing_support::scratch_dir("sharded_kill");
+  for (const char* fault : {"write:2:kill", "rename:1:kill", "rename:3:kill", "rename:4:kill", "rename:5:kill"}) {
+    SCOPED_TRACE(fault);
+    fs::remove_all(parent);
+    fs::create_directories(parent / "model");
+    fs::copy(folder_ / "model-00003-of-00003.safetensors", parent / "model" / "model.safetensors");
+    const pid_t child = ::fork();
+    if (child == 0) {
+      set_fault(fault);
+      AtomicDirectory folder(parent / "model");
+      write_three_shards(folder.temporary());
+      folder.commit();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    const size_t n_tensors = SafetensorsSet::open(parent / "model").tensors().size();
+    EXPECT_TRUE(n_tensors == 13 || n_tensors == 3) << n_tensors;
+  }
+  fs::remove_all(parent);
 }
 
 TEST_F(Sharded, Missing_shards_are_named) {

@@ -291,7 +291,7 @@ class Writer {
     const std::string margin(2 * depth, ' ');
     for (auto it = v.begin(); it != v.end(); ++it) {
       out_ += margin;
-      out_ += v.is_object() ? string_text(it.key()) + ":" : "-";
+      out_ += v.is_object() ? key_text(it.key(), margin) + ":" : "-";
       if (is_block(*it)) {
         out_ += '\n';
         block(*it, depth + 1);
@@ -299,6 +299,13 @@ class Writer {
         out_ += ' ' + inline_text(*it) + '\n';
       }
     }
+  }
+
+  // `key: value` is for keys of at most 1024 characters; longer ones are marked with ?
+  static std::string key_text(const std::string& key, const std::string& margin) {
+    constexpr size_t kLongestSimpleKey = 1000;
+    const std::string text = string_text(key);
+    return text.size() <= kLongestSimpleKey ? text : "? " + text + "\n" + margin;
   }
 
   static std::string inline_text(const ordered_json& v) {

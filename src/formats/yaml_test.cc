@@ -98,13 +98,14 @@ TEST(Yaml, Depth_and_size_are_limited) {
 }
 
 TEST(Yaml, What_is_written_reads_back_equal) {
-  const ordered_json value = parse_json(
+  ordered_json value = parse_json(
       R"({"model": "a/b.c-d", "n": 12, "u": 18446744073709551615, "lr": 1e-05, "third": 0.3333333333333333, "big": 1e+300,
           "nan": NaN, "inf": [Infinity, -Infinity], "flag": true, "none": null, "empty": {}, "list": [],
           "like": ["1", "true", "null", "", "~", "0x1", "1e5", ".inf", "- a", "a: b", "#c", "...", "---", "-x", "é",
                    "a\nb\t\"q\"\\", "\u0001\u007f", "12:30", "*a", "&a", "!t", "%d", "@x", " x ", "yes", "."],
           "key: with # signs": {"12": {"true": [[1, [2]], {"x": [{"y": 3}]}]}}})",
       "x");
+  value["key: with # signs"][std::string(2000, 'k')] = {{std::string(1100, '"'), {1, {{"z", 2}}}}, {"last", 3}};
   const std::string text = dump_yaml(value);
   EXPECT_EQ(dump_json(yaml(text)), dump_json(value)) << text;
   EXPECT_EQ(dump_yaml(parse_json(R"({"lr": 0.0001, "lora": {"r": 8, "targets": ["q", "v"]}, "name": "12"})", "x")),
