@@ -3,8 +3,9 @@
 # header is ever compiled for a CPU the user may not have.
 find_program(PMETAL_CCACHE ccache)
 if(PMETAL_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${PMETAL_CCACHE})
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${PMETAL_CCACHE})
+  # paths below the checkout count relative to it, so that several checkouts share one cache
+  set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${PMETAL_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
 endif()
 find_program(PMETAL_MOLD mold)
 if(PMETAL_MOLD)

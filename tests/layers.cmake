@@ -1,6 +1,7 @@
 # cmake -D SOURCE_DIR=... -P layers.cmake: holds the sources against the house rules.
 #  1. a file of src/<folder>/ includes only from its own folder and those its pmetal_folder() line names in USES
-#  2. heavy third-party headers appear in .cc files only, and only in folders whose line names the library in LIBS
+#  2. heavy third-party headers appear in .cc files only, and only in folders whose line names the library in LIBS;
+#     tests (*_test.cc, and headers test_*.h that only tests include) may take them
 #  3. no file has more than 800 lines
 #  4. no file names a path of somebody's machine
 cmake_minimum_required(VERSION 3.25)
@@ -51,15 +52,18 @@ foreach(folder IN LISTS folders)
       if(include MATCHES "\"" AND header MATCHES "/" AND NOT root STREQUAL folder AND NOT root IN_LIST ${folder}_USES)
         complain("${file}: includes \"${header}\", but folder ${folder} may use only: ${${folder}_USES}")
       endif()
+      if(header MATCHES "(^|/)test_[^/]*[.]h$" AND NOT file MATCHES "_test[.]cc$|/test_[^/]*[.]h$")
+        complain("${file}: includes ${header}, which is for tests only")
+      endif()
       set(patterns ${heavy})
       while(patterns)
         list(POP_FRONT patterns pattern library)
-        if(NOT header MATCHES "^${pattern}")
+        if(NOT header MATCHES "^${pattern}" OR file MATCHES "_test[.]cc$|/test_[^/]*[.]h$")
           continue()
         endif()
         if(NOT file MATCHES "[.]cc$")
           complain("${file}: includes ${header}: heavy headers belong into .cc files")
-        elseif(NOT library IN_LIST ${folder}_LIBS AND NOT file MATCHES "_test[.]cc$")
+        elseif(NOT library IN_LIST ${folder}_LIBS)
           complain("${file}: includes ${header}, but folder ${folder} does not name ${library} in LIBS")
         endif()
       endwhile()
