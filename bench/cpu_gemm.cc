@@ -1,0 +1,276 @@
+// How close the CPU matrix products come to the machine: for each shape of Qwen3-0.6B and 4096², for M tokens, per
+// instruction set. Weights rotate through more memory than the last-level cache holds, so that small M reads memory.
+//   cpu_gemm [--op forward|dx|dw] [--type bf16|f32] [--level NAME] [--shape NAME] [--m N,N] [--threads N] [--row-major]
+//   [--peers]
+// Columns: median and best time, and the share of the bound each reaches; bound = max(operations / measured peak, bytes
+// of W + X + Y / measured memory speed).
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#ifdef PMETAL_BENCH_DNNL
+#include <dnnl.hpp>
+#endif
+#ifdef PMETAL_BENCH_OPENBLAS
+#include <cblas.h>
+#endif
+
+#include <algorithm>
+
+#include "backend/cpu/gemm/gemm.h"
+#include "backend/cpu/gemm/kernels.h"
+#include "base/buffer.h"
+#include "base/rng.h"
+#include "cpu_peak.h"
+
+namespace pmetal::bench {
+namespace {
+
+using cpu::Isa;
+
+struct Shape {
+  const char* name;
+  int64_t n, k;
+};
+constexpr Shape kShapes[] = {{"qkv", 4096, 1024},   {"o", 1024, 2048},    {"gate_up", 6144, 1024},
+                             {"down", 1024, 3072},  {"4096", 4096, 4096}, {"head", 151936, 1024},
+                             {"lora_a", 16, 1024},  {"lora_b", 4096, 16}, {"lora_a64", 64, 1024},
+                             {"lora_b64", 4096, 64}};
+
+struct Options {
+  std::string op = "forward", type = "bf16", level, shape;
+  std::vector<int64_t> m = {1, 8, 64, 512, 2048};
+  int threads = 0;
+  bool row_major = false, peers = false;
+  int64_t block_rows = 0, chunk = 0, super_blocks = 0,
+          depth_outer_from = -1;  // tuning: other blocking than the table's
+};
+
+Options parse(int argc, char** argv) {
+  Options o;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const auto value = [&]() -> std::string {
+      if (i + 1 >= argc) std::fprintf(stderr, "%s wants a value\n", flag.c_str()), std::exit(2);
+      return argv[++i];
+    };
+    if (flag == "--op")
+      o.op = value();
+    else if (flag == "--type")
+      o.type = value();
+    else if (flag == "--level")
+      o.level = value();
+    else if (flag == "--shape")
+      o.shape = value();
+    else if (flag == "--threads")
+      o.threads = std::atoi(value().c_str());
+    else if (flag == "--block-rows")
+      o.block_rows = std::atoll(value().c_str());
+    else if (flag == "--chunk")
+      o.chunk = std::atoll(value().c_str());
+    else if (flag == "--super-blocks")
+      o.super_blocks = std::atoll(value().c_str());
+    else if (flag == "--depth-outer-from")
+      o.depth_outer_from = std::atoll(value().c_str());
+    else if (flag == "--cpu-time")
+      use_processor_time(true);
+    else if (flag == "--row-major")
+      o.row_major = true;
+    else if (flag == "--peers")
+      o.peers = true;
+    else if (flag == "--m") {
+      o.m.clear();
+      const std::string list = value();
+      for (size_t at = 0; at < list.size();
+           at = list.find(',', at) == std::string::npos ? list.size() : list.find(',', at) + 1)
+        o.m.push_back(std::atoll(list.c_str() + at));
+    } else {
+      std::fprintf(stderr, "unknown flag %s\n", flag.c_str());
+      std::exit(2);
+    }
+  }
+  return o;
+}
+
+struct Seconds {
+  double median, best;
+};
+
+// seconds of one call; `call(i)` uses the i-th copy of the weights
+Seconds measure(const ThreadPool& pool, const std::function<void(int)>& call) {
+  call(0);
+  std::vector<double> times;
+  double total = 0;
+  for (int i = 1; i < 400 && (total < 0.25 || i < 4); ++i) {
+    const double start = now_s(pool);
+    call(i);
+    times.push_back(now_s(pool) - start);
+    total += times.back();
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2), times.end());
+  return {times[times.size() / 2], *std::min_element(times.begin(), times.end())};
+}
+
+Buffer random_matrix(int64_t elements, DType dtype) {
+  const Buffer buffer = allocate_host(elements * size_of(dtype));
+  std::vector<float> block(4096);
+  PhiloxStream rng(1, RngPurpose::kSynthetic);
+  for (float& v : block) v = static_cast<float>(rng.uniform() - 0.5);
+  for (int64_t i = 0; i < elements; i += 4096)
+    convert(block.data(), DType::kF32, buffer.data() + i * size_of(dtype), dtype,
+            std::min<int64_t>(4096, elements - i));
+  return buffer;
+}
+
+struct Problem {
+  int64_t m, n, k;
+  DType type;
+  int copies;
+  Buffer x, y, w, workspace;
+  int64_t w_bytes;
+};
+
+void print_row(const char* who, const Problem& p, Seconds seconds, double peak, double bandwidth) {
+  const double ops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const double bytes = static_cast<double>(p.w_bytes + (p.m * p.k + p.m * p.n) * size_of(p.type));
+  const double bound = std::max(ops / peak, bytes / bandwidth);
+  std::printf(
+      "  %-14s m %5lld  %9.3f ms  %8.1f GFLOP/s  %6.1f GB/s  %5.1f %%   best %9.3f ms  %8.1f GFLOP/s  %5.1f %%\n", who,
+      static_cast<long long>(p.m), seconds.median * 1e3, ops / seconds.median * 1e-9, bytes / seconds.median * 1e-9,
+      100 * bound / seconds.median, seconds.best * 1e3, ops / seconds.best * 1e-9, 100 * bound / seconds.best);
+  std::fflush(stdout);
+}
+
+Seconds run_ours(const Options& o, Problem& p, const cpu::GemmKernels& kernels, ThreadPool& pool) {
+  const auto layout = o.row_major ? cpu::WeightLayout::kRowMajor : cpu::WeightLayout::kPacked;
+  const auto weight = [&](int i) {
+    return cpu::WeightMatrix{p.w.data() + i % p.copies * p.w_bytes, p.type, layout, p.k};
+  };
+  const auto room = [&](int64_t bytes) { p.workspace = allocate_host(bytes + 64); };
+  if (o.op == "forward") {
+    cpu::LinearForward f;
+    f.m = p.m, f.n = p.n, f.k = p.k, f.kernels = &kernels;
+    f.x = {p.x.data(), p.type, p.k}, f.y = {p.y.data(), p.type, p.n}, f.w = weight(0);
+    room(workspace_bytes(f, pool.size()));
+    return measure(pool, [&](int i) { f.w = weight(i), linear_forward(f, p.workspace.data(), pool); });
+  }
+  if (o.op == "dx") {
+    cpu::LinearInputGrad g;
+    g.m = p.m, g.n = p.n, g.k = p.k, g.kernels = &kernels;
+    g.dy = {p.y.data(), p.type, p.n}, g.dx = {p.x.data(), p.type, p.k}, g.w = weight(0);
+    room(workspace_bytes(g, pool.size()));
+    return measure(pool, [&](int i) { g.w = weight(i), linear_input_grad(g, p.workspace.data(), pool); });
+  }
+  cpu::LinearWeightGrad g;
+  g.m = p.m, g.n = p.n, g.k = p.k, g.kernels = &kernels, g.accumulate = true;
+  const Buffer dw = random_matrix(p.n * p.k, DType::kF32);
+  g.dy = {p.y.data(), p.type, p.n}, g.x = {p.x.data(), p.type, p.k}, g.dw = {dw.data(), DType::kF32, p.k};
+  room(workspace_bytes(g, pool.size()));
+  return measure(pool, [&](int) { linear_weight_grad(g, p.workspace.data(), pool); });
+}
+
+// Y = X Wᵀ by the peers; W row-major, and in oneDNN's own layout
+void run_peers([[maybe_unused]] const Problem& p, [[maybe_unused]] double peak, [[maybe_unused]] double bandwidth,
+               [[maybe_unused]] const ThreadPool& pool) {
+#ifdef PMETAL_BENCH_OPENBLAS
+  if (p.type == DType::kF32) {
+    const auto copy = [&](int i) { return reinterpret_cast<const float*>(p.w.data() + i % p.copies * p.w_bytes); };
+    print_row("OpenBLAS", p,
+              measure(pool,
+                      [&](int i) {
+                        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(p.m),
+                                    static_cast<int>(p.n), static_cast<int>(p.k), 1,
+                                    reinterpret_cast<const float*>(p.x.data()), static_cast<int>(p.k), copy(i),
+                                    static_cast<int>(p.k), 0, reinterpret_cast<float*>(p.y.data()),
+                                    static_cast<int>(p.n));
+                      }),
+              peak, bandwidth);
+  }
+#endif
+#ifdef PMETAL_BENCH_DNNL
+  using namespace dnnl;
+  const auto type = p.type == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
+  engine cpu_engine(engine::kind::cpu, 0);
+  stream queue(cpu_engine);
+  const memory::desc x({p.m, p.k}, type, memory::format_tag::ab), y({p.m, p.n}, type, memory::format_tag::ab);
+  const memory::desc any({p.k, p.n}, type, memory::format_tag::any), plain({p.k, p.n}, type, memory::format_tag::ba);
+  for (const bool packed : {true, false}) {
+    try {
+      const matmul::primitive_desc pd(matmul::desc(x, packed ? any : plain, y), cpu_engine);
+      const matmul primitive(pd);
+      const auto bytes = static_cast<int64_t>(pd.weights_desc().get_size());
+      const Buffer own = allocate_host(bytes * p.copies);
+      std::vector<memory> weights;
+      for (int i = 0; i < p.copies; ++i) {
+        memory from(plain, cpu_engine, p.w.data() + i * p.w_bytes);
+        weights.emplace_back(pd.weights_desc(), cpu_engine, own.data() + i * bytes);
+        reorder(from, weights.back()).execute(queue, from, weights.back());
+      }
+      queue.wait();
+      memory mx(x, cpu_engine, p.x.data()), my(y, cpu_engine, p.y.data());
+      print_row(packed ? "oneDNN packed" : "oneDNN plain", p,
+                measure(pool,
+                        [&](int i) {
+                          primitive.execute(queue, {{DNNL_ARG_SRC, mx},
+                                                    {DNNL_ARG_WEIGHTS, weights[static_cast<size_t>(i % p.copies)]},
+                                                    {DNNL_ARG_DST, my}});
+                          queue.wait();
+                        }),
+                peak, bandwidth);
+    } catch (const dnnl::error& e) {
+      std::printf("  oneDNN: %s\n", e.message);
+    }
+  }
+#endif
+}
+
+int main_of(const Options& o) {
+  ThreadPool pool(o.threads);
+  const DType type = o.type == "f32" ? DType::kF32 : DType::kBF16;
+  const double bandwidth = memory_read_bytes_per_s(pool);
+  std::printf("%d threads, memory read %.1f GB/s, best level %s\n", pool.size(), bandwidth * 1e-9,
+              std::string(name_of(cpu::detect_isa())).c_str());
+  std::vector<std::pair<Isa, double>> levels;
+  for (Isa level : {Isa::kPlain, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
+    if (level > cpu::detect_isa() || (!o.level.empty() && name_of(level) != o.level)) continue;
+    if (o.level.empty() && level == Isa::kPlain) continue;  // on request only
+    levels.emplace_back(level, type == DType::kF32 ? peak_f32_flops(level, pool) : peak_bf16_flops(level, pool));
+    std::printf("%s: %s peak from registers %.1f GFLOP/s\n", std::string(name_of(level)).c_str(), o.type.c_str(),
+                levels.back().second * 1e-9);
+  }
+  for (const Shape& shape : kShapes) {
+    if (!o.shape.empty() && o.shape != shape.name) continue;
+    if (o.shape.empty() && std::strncmp(shape.name, "lora", 4) == 0) continue;  // on request only
+    std::printf("%s %s [%lld, %lld] %s\n", o.op.c_str(), shape.name, static_cast<long long>(shape.n),
+                static_cast<long long>(shape.k), o.type.c_str());
+    Problem p{0, shape.n, shape.k, type, 1, {}, {}, {}, {}, 0};
+    p.w_bytes = std::max(cpu::packed_weight_bytes(type, p.n, p.k), p.n * p.k * size_of(type));
+    p.copies = static_cast<int>(std::clamp<int64_t>((int64_t{192} << 20) / p.w_bytes, 1, 32));
+    p.w = random_matrix(p.w_bytes / size_of(type) * p.copies, type);
+    for (const int64_t m : o.m) {
+      if (m * shape.n > int64_t{1} << 27) continue;  // nobody keeps so many logits
+      p.m = m;
+      p.x = random_matrix(m * p.k, type);
+      p.y = random_matrix(m * p.n, type);
+      for (const auto& [level, peak] : levels) {
+        cpu::GemmKernels kernels = cpu::kernels_for(level);
+        if (o.block_rows > 0) kernels.block_rows = o.block_rows;
+        if (o.chunk > 0) kernels.chunk_bf16 = kernels.chunk_f32 = o.chunk;
+        if (o.super_blocks > 0) kernels.super_blocks = o.super_blocks;
+        if (o.depth_outer_from >= 0) kernels.depth_outer_from = o.depth_outer_from;
+        print_row(kernels.name, p, run_ours(o, p, kernels, pool), peak, bandwidth);
+      }
+      if (o.peers && o.op == "forward") run_peers(p, levels.back().second, bandwidth, pool);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace pmetal::bench
+
+int main(int argc, char** argv) { return pmetal::bench::main_of(pmetal::bench::parse(argc, argv)); }
