@@ -63,15 +63,17 @@ Plan make_plan(const Product& p, int n_threads) {
   plan.few = p.rows <= k.few_rows;
   plan.packs_b = p.b.source != BSource::kPacked && p.depth > 0;
   const bool tiled = plan.is_bf16 && k.a_tiled;
+  // rows a multiple of 4 KiB apart share one set of L1: copied apart where that is little beside the product
+  const bool aliases = p.a.stride % 4096 == 0 && p.rows > 4 && p.cols >= 256 && !tiled;
   plan.packs_a = p.depth > 0 && (p.a.is_transposed || p.a.dtype != plan.a_dtype ||
-                                 (plan.is_bf16 && p.depth % k.depth_granule != 0) || (tiled && !plan.few));
+                                 (plan.is_bf16 && p.depth % k.depth_granule != 0) || (tiled && !plan.few) || aliases);
 
   // a piece of A
   plan.row_piece = p.rows;
   plan.depth_piece = p.depth;
   if (plan.packs_a) {
     if (p.a.is_transposed) plan.depth_piece = std::min(p.depth, kSplitDepth);
-    plan.a_packed = {plan.a_dtype, tiled, round_up(plan.depth_piece, 32)};
+    plan.a_packed = {plan.a_dtype, tiled, round_up(plan.depth_piece, 32) + (tiled ? 0 : 32)};
     const int64_t groups = std::max<int64_t>(1, kPackedABytes / plan.a_packed.group_bytes());
     const int64_t rows = std::max(k.block_rows, groups * 16 / k.block_rows * k.block_rows);
     plan.row_piece = std::min(p.rows, rows);
@@ -90,6 +92,7 @@ Plan make_plan(const Product& p, int n_threads) {
   } else {
     plan.super_blocks =
         plan.depth_piece >= k.depth_outer_from && plan.depth_piece > plan.chunk ? k.super_blocks : k.panel_blocks;
+    if (plan.depth_piece <= 64) plan.block_rows = std::min<int64_t>(plan.block_rows, 96);  // finish while C is in L1
     const auto n_tasks = [&] {
       return divide_up(plan.row_piece, plan.block_rows) * divide_up(blocks, plan.super_blocks);
     };
@@ -230,14 +233,17 @@ class Run {
               columns);
       f.bias = bias;
     }
-    for (int64_t i = 0; i < n; ++i) {
-      f.c = c + i * c_stride;
-      f.y = static_cast<char*>(p_.c.data) + ((row + i) * p_.c.stride + column) * size_of(p_.c.dtype);
-      if (p_.residual.data)
-        f.residual = static_cast<const char*>(p_.residual.data) +
-                     ((row + i) * p_.residual.stride + column) * size_of(p_.residual.dtype);
-      p_.kernels->finish(f);
+    f.rows = n;
+    f.c = c;
+    f.c_stride = c_stride;
+    f.y = static_cast<char*>(p_.c.data) + (row * p_.c.stride + column) * size_of(p_.c.dtype);
+    f.y_stride = p_.c.stride;
+    if (p_.residual.data) {
+      f.residual =
+          static_cast<const char*>(p_.residual.data) + (row * p_.residual.stride + column) * size_of(p_.residual.dtype);
+      f.residual_stride = p_.residual.stride;
     }
+    p_.kernels->finish(f);
   }
 
   const Product& p_;

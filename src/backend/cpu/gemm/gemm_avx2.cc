@@ -35,7 +35,10 @@ inline __attribute__((always_inline)) void step(__m256 (&acc)[MR][2 * NV], const
   for (int i = 0; i < MR; ++i) {
     const __m256 x = _mm256_broadcast_ss(reinterpret_cast<const float*>(a + i * a_stride));
 #pragma GCC unroll 4
-    for (int j = 0; j < 2 * NV; ++j) acc[i][j] = _mm256_fmadd_ps(x, line[j], acc[i][j]);
+    for (int j = 0; j < 2 * NV; ++j) {
+      acc[i][j] = _mm256_fmadd_ps(x, line[j], acc[i][j]);
+      asm volatile("" : "+x"(acc[i][j]));  // keeps the order: GCC would hoist broadcasts and spill accumulators
+    }
   }
 }
 
@@ -78,14 +81,13 @@ MicroFn pick(int64_t rows, std::integer_sequence<int, I...>) {
   return table[rows - 1];
 }
 
-// rows in passes of at most MR, as even as possible
+// rows in passes of at most MR, as even as possible; the first one brings B from memory
 template <bool kBf16B, int NV, int MR>
 void panel(const BlockArgs& s, const char* b, float* c) {
-  const bool stream = s.rows <= MR;
   for (int64_t row = 0, left = (s.rows + MR - 1) / MR; row < s.rows; --left) {
     const int64_t rows = (s.rows - row + left - 1) / left;
-    const MicroFn fn = stream ? pick<kBf16B, NV, true>(rows, std::make_integer_sequence<int, MR>{})
-                              : pick<kBf16B, NV, false>(rows, std::make_integer_sequence<int, MR>{});
+    const MicroFn fn = row == 0 ? pick<kBf16B, NV, true>(rows, std::make_integer_sequence<int, MR>{})
+                                : pick<kBf16B, NV, false>(rows, std::make_integer_sequence<int, MR>{});
     fn(s, s.a + row * s.a_row_stride, b, c + row * s.c_stride);
     row += rows;
   }
@@ -194,26 +196,31 @@ void widen(const uint16_t* from, float* to, int64_t n) {
 
 void finish(const FinishArgs& s) {
   const bool bf16_residual = s.residual_dtype == DType::kBF16, bf16_y = s.y_dtype == DType::kBF16;
-  const auto* residual16 = static_cast<const uint16_t*>(s.residual);
-  const auto* residual32 = static_cast<const float*>(s.residual);
-  int64_t i = 0;
-  for (; i + 8 <= s.n; i += 8) {
-    __m256 v = _mm256_loadu_ps(s.c + i);
-    if (s.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(s.bias + i));
-    if (s.residual) v = _mm256_add_ps(v, bf16_residual ? widen8(residual16 + i) : _mm256_loadu_ps(residual32 + i));
-    if (bf16_y)
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<uint16_t*>(s.y) + i), narrow8(v));
-    else
-      _mm256_storeu_ps(static_cast<float*>(s.y) + i, v);
-  }
-  for (; i < s.n; ++i) {
-    float v = s.c[i];
-    if (s.bias) v += s.bias[i];
-    if (s.residual) v += bf16_residual ? to_f32(BF16{residual16[i]}) : residual32[i];
-    if (bf16_y)
-      static_cast<BF16*>(s.y)[i] = to_bf16(v);
-    else
-      static_cast<float*>(s.y)[i] = v;
+  for (int64_t row = 0; row < s.rows; ++row) {
+    const float* c = s.c + row * s.c_stride;
+    const auto* residual16 = static_cast<const uint16_t*>(s.residual) + row * s.residual_stride;
+    const auto* residual32 = static_cast<const float*>(s.residual) + row * s.residual_stride;
+    auto* y16 = static_cast<uint16_t*>(s.y) + row * s.y_stride;
+    auto* y32 = static_cast<float*>(s.y) + row * s.y_stride;
+    int64_t i = 0;
+    for (; i + 8 <= s.n; i += 8) {
+      __m256 v = _mm256_loadu_ps(c + i);
+      if (s.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(s.bias + i));
+      if (s.residual) v = _mm256_add_ps(v, bf16_residual ? widen8(residual16 + i) : _mm256_loadu_ps(residual32 + i));
+      if (bf16_y)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(y16 + i), narrow8(v));
+      else
+        _mm256_storeu_ps(y32 + i, v);
+    }
+    for (; i < s.n; ++i) {
+      float v = c[i];
+      if (s.bias) v += s.bias[i];
+      if (s.residual) v += bf16_residual ? to_f32(BF16{residual16[i]}) : residual32[i];
+      if (bf16_y)
+        y16[i] = to_bf16(v).bits;
+      else
+        y32[i] = v;
+    }
   }
 }
 

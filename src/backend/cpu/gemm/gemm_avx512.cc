@@ -132,14 +132,13 @@ MicroFn pick(int64_t rows, std::integer_sequence<int, I...>) {
   return table[rows - 1];
 }
 
-// rows in passes of at most MR, as even as possible
+// rows in passes of at most MR, as even as possible; the first one brings B from memory
 template <class Step, int NV, int MR>
 void panel(const BlockArgs& s, const char* b, float* c) {
-  const bool stream = s.rows <= MR;
   for (int64_t row = 0, left = (s.rows + MR - 1) / MR; row < s.rows; --left) {
     const int64_t rows = (s.rows - row + left - 1) / left;
-    const MicroFn fn = stream ? pick<Step, NV, true>(rows, std::make_integer_sequence<int, MR>{})
-                              : pick<Step, NV, false>(rows, std::make_integer_sequence<int, MR>{});
+    const MicroFn fn = row == 0 ? pick<Step, NV, true>(rows, std::make_integer_sequence<int, MR>{})
+                                : pick<Step, NV, false>(rows, std::make_integer_sequence<int, MR>{});
     fn(s, s.a + row * s.a_row_stride, b, c + row * s.c_stride);
     row += rows;
   }
@@ -151,11 +150,11 @@ void block(const BlockArgs& s) {
     const int64_t left = s.n_blocks - j;
     const char* b = s.b + j * s.b_stride;
     float* c = s.c + j * 16;
-    const bool one_pass_of_two = s.rows > 6 && s.rows <= 12;  // rather read B once
-    if (left >= 4 && !one_pass_of_two) {
+    const bool in_one_pass = s.rows > 6 && s.rows <= 12;  // of one linear stream
+    if (left >= 4 && !in_one_pass) {
       panel<Step, 4, 6>(s, b, c);
       j += 4;
-    } else if (left >= 2) {
+    } else if (left >= 2 && !in_one_pass) {
       panel<Step, 2, 12>(s, b, c);
       j += 2;
     } else {
@@ -255,20 +254,40 @@ void widen(const uint16_t* from, float* to, int64_t n) {
   }
 }
 
-void finish(const FinishArgs& s) {
-  for (int64_t i = 0; i < s.n; i += 16) {
-    const __mmask16 mask = s.n - i >= 16 ? 0xffff : static_cast<__mmask16>((1u << (s.n - i)) - 1);
-    __m512 v = _mm512_maskz_loadu_ps(mask, s.c + i);
-    if (s.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, s.bias + i));
-    if (s.residual)
-      v = _mm512_add_ps(v, s.residual_dtype == DType::kBF16
-                               ? widen16(_mm256_maskz_loadu_epi16(mask, static_cast<const uint16_t*>(s.residual) + i))
-                               : _mm512_maskz_loadu_ps(mask, static_cast<const float*>(s.residual) + i));
-    if (s.y_dtype == DType::kBF16)
-      _mm256_mask_storeu_epi16(static_cast<uint16_t*>(s.y) + i, mask, narrow16(v));
-    else
-      _mm512_mask_storeu_ps(static_cast<float*>(s.y) + i, mask, v);
+template <bool kBias, bool kResidual, bool kBf16Y>
+void finish_rows(const FinishArgs& s) {
+  const __mmask16 tail = static_cast<__mmask16>((1u << s.n % 16) - 1);
+  for (int64_t row = 0; row < s.rows; ++row) {
+    const float* c = s.c + row * s.c_stride;
+    const auto* residual16 = static_cast<const uint16_t*>(s.residual) + row * s.residual_stride;
+    const auto* residual32 = static_cast<const float*>(s.residual) + row * s.residual_stride;
+    auto* y16 = static_cast<uint16_t*>(s.y) + row * s.y_stride;
+    auto* y32 = static_cast<float*>(s.y) + row * s.y_stride;
+    for (int64_t i = 0; i < s.n; i += 16) {
+      const __mmask16 mask = i + 16 <= s.n ? static_cast<__mmask16>(0xffff) : tail;
+      __m512 v = _mm512_maskz_loadu_ps(mask, c + i);
+      if constexpr (kBias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, s.bias + i));
+      if constexpr (kResidual)
+        v = _mm512_add_ps(v, s.residual_dtype == DType::kBF16 ? widen16(_mm256_maskz_loadu_epi16(mask, residual16 + i))
+                                                              : _mm512_maskz_loadu_ps(mask, residual32 + i));
+      if constexpr (kBf16Y)
+        _mm256_mask_storeu_epi16(y16 + i, mask, narrow16(v));
+      else
+        _mm512_mask_storeu_ps(y32 + i, mask, v);
+    }
   }
+}
+
+template <bool kBias, bool kResidual>
+void finish_to(const FinishArgs& s) {
+  s.y_dtype == DType::kBF16 ? finish_rows<kBias, kResidual, true>(s) : finish_rows<kBias, kResidual, false>(s);
+}
+
+void finish(const FinishArgs& s) {
+  if (s.bias)
+    s.residual ? finish_to<true, true>(s) : finish_to<true, false>(s);
+  else
+    s.residual ? finish_to<false, true>(s) : finish_to<false, false>(s);
 }
 
 constexpr GemmKernels kAvx512{

@@ -67,17 +67,19 @@ void widen(const uint16_t* from, float* to, int64_t n) {
 }
 
 void finish(const FinishArgs& s) {
-  for (int64_t i = 0; i < s.n; ++i) {
-    float v = s.c[i];
-    if (s.bias) v += s.bias[i];
-    if (s.residual)
-      v += s.residual_dtype == DType::kBF16 ? to_f32(static_cast<const BF16*>(s.residual)[i])
-                                            : static_cast<const float*>(s.residual)[i];
-    if (s.y_dtype == DType::kBF16)
-      static_cast<BF16*>(s.y)[i] = to_bf16(v);
-    else
-      static_cast<float*>(s.y)[i] = v;
-  }
+  for (int64_t row = 0; row < s.rows; ++row)
+    for (int64_t i = 0; i < s.n; ++i) {
+      float v = s.c[row * s.c_stride + i];
+      if (s.bias) v += s.bias[i];
+      const int64_t r = row * s.residual_stride + i, y = row * s.y_stride + i;
+      if (s.residual)
+        v += s.residual_dtype == DType::kBF16 ? to_f32(static_cast<const BF16*>(s.residual)[r])
+                                              : static_cast<const float*>(s.residual)[r];
+      if (s.y_dtype == DType::kBF16)
+        static_cast<BF16*>(s.y)[y] = to_bf16(v);
+      else
+        static_cast<float*>(s.y)[y] = v;
+    }
 }
 
 }  // namespace

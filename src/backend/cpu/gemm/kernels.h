@@ -30,15 +30,18 @@ struct BlockArgs {
 };
 using BlockFn = void (*)(const BlockArgs&);
 
-// y = round(c + bias + residual) for one row of n outputs; bias and residual may be null
+// y = round(c + bias + residual) for `rows` rows of n outputs; bias and residual may be null. Strides in elements.
 struct FinishArgs {
+  int64_t rows = 1, n = 0;
   const float* c = nullptr;
-  const float* bias = nullptr;
+  int64_t c_stride = 0;
+  const float* bias = nullptr;  // [n]
   const void* residual = nullptr;
   DType residual_dtype = DType::kF32;
+  int64_t residual_stride = 0;
   void* y = nullptr;
   DType y_dtype = DType::kF32;
-  int64_t n = 0;
+  int64_t y_stride = 0;
 };
 
 struct GemmKernels {
