@@ -51,17 +51,18 @@ class AmxBlock {
   template <int MT, int NT>
   static void rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
     const bool stream_b = s.rows <= 32;
-    const char* next = s.b_next;
-    const int64_t steps = (row_end - row_begin + 31) / 32,
-                  next_step = s.b_next ? (s.b_next_bytes / 64 / steps + 1) * 64 : 0;
-    const char* next_end = s.b_next + s.b_next_bytes;
+    const int64_t passes = (row_end - row_begin + 31) / 32;
+    const int64_t bytes = (s.b_next_bytes / 64 + passes - 1) / passes * 64;  // to prefetch in each pass
+    int64_t next = 0;
     for (int64_t row = row_begin; row < row_end; row += 32) {
       if (stream_b) {
         group<MT, NT, true>(tiles, s, j, row);
-      } else {
-        group<MT, NT, false>(tiles, s, j, row);
-        for (const char* end = std::min(next + next_step, next_end); next < end; next += 64)
-          _mm_prefetch(next, _MM_HINT_T1);
+        continue;
+      }
+      group<MT, NT, false>(tiles, s, j, row);
+      for (const int64_t end = std::min(next + bytes, s.b_next_bytes); next < end; next += 64) {
+        _mm_prefetch(s.b_next + next, _MM_HINT_T1);
+        if constexpr (NT > 1) _mm_prefetch(s.b_next + s.b_stride + next, _MM_HINT_T1);
       }
     }
   }

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <utility>
 
 #include "backend/cpu/gemm/kernels.h"
@@ -46,6 +47,7 @@ struct Plan {
   DType a_dtype = DType::kF32;
   bool few = false;  // all rows in one pass over B
   bool packs_a = false, packs_b = false;
+  bool tiled = false;  // the inner kernel works on tiles
   APacked a_packed;
   int64_t row_piece = 0, depth_piece = 0;  // of packed A
   int64_t block_rows = 0, super_blocks = 0, panel_blocks = 0, chunk = 0;
@@ -62,7 +64,7 @@ Plan make_plan(const Product& p, int n_threads) {
   plan.a_dtype = plan.is_bf16 ? DType::kBF16 : DType::kF32;
   plan.few = p.rows <= k.few_rows;
   plan.packs_b = p.b.source != BSource::kPacked && p.depth > 0;
-  const bool tiled = plan.is_bf16 && k.a_tiled;
+  const bool tiled = plan.tiled = plan.is_bf16 && k.a_tiled;
   // rows a multiple of 4 KiB apart share one set of L1: copied apart where that is little beside the product
   const bool aliases = p.a.stride % 4096 == 0 && p.rows > 4 && p.cols >= 256 && !tiled;
   plan.packs_a = p.depth > 0 && (p.a.is_transposed || p.a.dtype != plan.a_dtype ||
@@ -80,25 +82,27 @@ Plan make_plan(const Product& p, int n_threads) {
     plan.a_bytes = divide_up(plan.row_piece, 16) * plan.a_packed.group_bytes();
   }
 
-  // blocking: enough tasks for every worker, but no more passes over A and B than needed
-  const int64_t blocks = divide_up(p.cols, 16), wanted = n_threads > 1 ? int64_t{4} * n_threads : 1;
+  // blocking: enough tasks for every worker, but no more passes over A and B than needed. Tiles outrun L3, so there one
+  // even task for each worker is better than many.
+  const int64_t blocks = divide_up(p.cols, 16);
   plan.panel_blocks = k.panel_blocks;
   plan.block_rows = std::min(k.block_rows, round_up(plan.row_piece, 16));
   plan.chunk = b_bf16 ? k.chunk_bf16 : k.chunk_f32;
   if (plan.few) {
     if (!plan.packs_b) plan.chunk = std::max<int64_t>(plan.depth_piece, 1);
     plan.super_blocks =
-        std::clamp(round_up(divide_up(blocks, 2 * wanted), k.panel_blocks), k.panel_blocks, int64_t{64});
+        std::clamp(round_up(divide_up(blocks, 8 * n_threads), k.panel_blocks), k.panel_blocks, int64_t{64});
   } else {
     plan.super_blocks =
         plan.depth_piece >= k.depth_outer_from && plan.depth_piece > plan.chunk ? k.super_blocks : k.panel_blocks;
-    if (plan.depth_piece <= 64) plan.block_rows = std::min<int64_t>(plan.block_rows, 96);  // finish while C is in L1
-    const auto n_tasks = [&] {
-      return divide_up(plan.row_piece, plan.block_rows) * divide_up(blocks, plan.super_blocks);
+    const auto is_uneven = [&] {
+      const int64_t tasks = divide_up(plan.row_piece, plan.block_rows) * divide_up(blocks, plan.super_blocks);
+      if (n_threads == 1 || tasks >= 8 * n_threads) return false;
+      return tiled ? 10 * tasks < 9 * round_up(tasks, n_threads) : tasks < 4 * n_threads;
     };
-    while (n_tasks() < wanted && plan.super_blocks > k.panel_blocks)
+    while (is_uneven() && plan.super_blocks > k.panel_blocks)
       plan.super_blocks = std::max(k.panel_blocks, round_up(plan.super_blocks / 2, k.panel_blocks));
-    while (n_tasks() < wanted && plan.block_rows > 96) plan.block_rows = round_up(plan.block_rows / 2, 96);
+    while (is_uneven() && plan.block_rows > 96) plan.block_rows = round_up(plan.block_rows / 2, 96);
   }
   plan.chunk = std::min(plan.chunk, round_up(std::max<int64_t>(plan.depth_piece, 1), 32));
   if (plan.packs_b) plan.b_bytes = round_up(plan.panel_blocks, 2) * b_block_bytes(p.b.dtype, plan.chunk);
@@ -163,18 +167,20 @@ class Run {
     char* scratch = workspace_ + plan_.a_bytes + worker * plan_.worker_bytes();
     const int64_t column = block * 16, columns = std::min(plan_.super_blocks * 16, p_.cols - column);
     const int64_t n_blocks = divide_up(columns, 16);
-    const bool in_place = p_.c.dtype == DType::kF32 && columns % 16 == 0 && !p_.bias && !p_.residual.data;
+    const bool in_place = p_.c.dtype == DType::kF32 && columns % 16 == 0 && !p_.bias && !p_.residual.data &&
+                          !(plan_.tiled && p_.c.stride % 1024 == 0);  // 16 rows of a tile in one set of L1
     const bool continues = p_.accumulate || begin > 0;
     float* c = in_place ? static_cast<float*>(p_.c.data) + (row + r) * p_.c.stride + column
                         : reinterpret_cast<float*>(scratch + plan_.b_bytes);
     const int64_t c_stride = in_place ? p_.c.stride : plan_.super_blocks * 16;
-    if (!in_place && (continues || length == 0))
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = 0; j < columns; ++j)
-          c[i * c_stride + j] =
-              continues ? static_cast<const float*>(p_.c.data)[(row + r + i) * p_.c.stride + column + j] : 0.f;
-    if (in_place && !continues && length == 0)
-      for (int64_t i = 0; i < n; ++i) std::fill_n(c + i * c_stride, columns, 0.f);
+    if (length == 0 || (continues && !in_place))
+      for (int64_t i = 0; i < n; ++i) {
+        const float* old = static_cast<const float*>(p_.c.data) + (row + r + i) * p_.c.stride + column;
+        if (!continues)
+          std::fill_n(c + i * c_stride, columns, 0.f);
+        else if (!in_place)
+          std::memcpy(c + i * c_stride, old, static_cast<size_t>(columns) * sizeof(float));
+      }
 
     BlockArgs s;
     s.rows = n;
@@ -195,9 +201,7 @@ class Run {
         } else {  // lines of 64 bytes: one k of f32, two of bf16
           s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
           s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
-          const bool more = j + panel < n_blocks;
-          s.b_next = more ? s.b + panel * s.b_stride : s.b + s.depth * 16 * b_size;
-          s.b_next_bytes = s.depth * 16 * b_size;
+          prefetch_after(s, block, n_blocks, j + panel, begin + d, length - d);
         }
         plan_.block(s);
       }
@@ -205,6 +209,21 @@ class Run {
     if (!in_place)
       finish(c, c_stride, row + r, n, column, columns,
              reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes));
+  }
+
+  // what this worker reads next: the next panel, the first panel of the next chunk, or (likely) of its next task
+  void prefetch_after(BlockArgs& s, int64_t block, int64_t n_blocks, int64_t next_panel, int64_t depth,
+                      int64_t left) const {
+    const int64_t line = 16 * size_of(p_.b.dtype);  // bytes of one k
+    int64_t next = block + next_panel, at = depth;
+    if (next_panel >= n_blocks) {
+      next = block;
+      at = depth + s.depth;
+      if (left <= s.depth) next += plan_.super_blocks * pool_.size(), at = 0;
+    }
+    const bool exists = next < divide_up(p_.cols, 16);
+    s.b_next = exists ? p_.b.data + next * s.b_stride + at * line : nullptr;
+    s.b_next_bytes = exists ? s.depth * line : 0;
   }
 
   void place_a(BlockArgs& s, int64_t row, int64_t r, int64_t begin, int64_t d) const {

@@ -22,8 +22,8 @@ struct BlockArgs {
   int64_t a_row_stride = 0, a_tile_row_stride = 0, a_tile_stride = 0;
   const char* b = nullptr;
   int64_t b_stride = 0;
-  const char* b_next = nullptr;  // lines that will be read next, to be prefetched into L2; may be null
-  int64_t b_next_bytes = 0;
+  const char* b_next = nullptr;  // the panel that will be read next, to be prefetched into L2; may be null
+  int64_t b_next_bytes = 0;      // of each of its blocks, b_stride apart
   float* c = nullptr;
   int64_t c_stride = 0;
   bool from_zero = true;
