@@ -39,7 +39,6 @@ find_package(Boost 1.81 REQUIRED)
 add_library(lib_boost INTERFACE)       # Describe: header only
 target_link_libraries(lib_boost INTERFACE Boost::headers)
 add_library(lib_json INTERFACE)        # nlohmann: header only
-add_library(lib_cli11 INTERFACE)       # CLI11: header only
 pmetal_pkg(lib_yaml yaml-cpp libyaml-cpp.a)
 pmetal_pkg(lib_zlib zlib libz.a)
 pmetal_pkg(lib_zstd libzstd libzstd.a)

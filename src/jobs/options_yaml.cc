@@ -71,10 +71,13 @@ class YamlReader {
       const std::string& key = entry.first.Scalar();
       const std::string path = section.empty() ? key : section + "." + key;
       if (!seen.insert(key).second) fail(ErrorCode::kUsage, "{}: \"{}\" is given twice", at(entry.first), path);
-      if (const std::optional<Place> place = find_place(options_, path)) {
-        read_field(*place, path, entry.second, at(entry.first));
-      } else if (section.empty() && entry.second.IsMap() && !names_in(options_, key).empty()) {
+      const std::optional<Place> place = find_place(options_, path);
+      const bool takes_map = place && options_.fields()[place->field].kind == FieldKind::kMap;
+      // `model: x` is the field, `model: {dtype: f32}` the section of that name
+      if (section.empty() && entry.second.IsMap() && !takes_map && !names_in(options_, key).empty()) {
         read_section(entry.second, key);
+      } else if (place) {
+        read_field(*place, path, entry.second, at(entry.first));
       } else {
         const std::vector<std::string_view> names = names_in(options_, section);
         fail(ErrorCode::kUsage, "{}: unknown key \"{}\"{}", at(entry.first), path, did_you_mean(key, names));
@@ -119,7 +122,10 @@ class YamlReader {
   // an entry of a list or map: text for text lists, else a number
   Json entry_to_json(const YAML::Node& entry, const FieldDescriptor& field, const std::string& where) {
     if (!entry.IsScalar()) fail(ErrorCode::kUsage, "{}: entries must be single values", where);
-    if (field.access->type == ValueType::kTextList || entry.Tag() == "!") return entry.Scalar();
+    const ValueType type = field.access->type;
+    const bool wants_number =
+        type == ValueType::kIntegerList || type == ValueType::kIntegerMap || type == ValueType::kNumberMap;
+    if (!wants_number || entry.Tag() == "!") return entry.Scalar();
     Json number = Json::parse(entry.Scalar(), nullptr, false);
     if (number.is_discarded() || !number.is_number())
       fail(ErrorCode::kUsage, "{}: expected a number, got \"{}\"", where, entry.Scalar());
@@ -185,7 +191,7 @@ std::string sample_yaml(const JobSpec& spec) {
   std::string text = fmt::format(
       "# Options of `pmetal {0}`: {1}.\n# Use it with `pmetal {0} --config FILE`; a flag given on the command line "
       "wins.\n"
-      "# Lines that begin with # show the default.\n",
+      "# `#name: value` shows a default: remove the # to change it.\n",
       spec.name, spec.summary);
   std::string_view group;
   for (size_t i = 0; i < spec.fields.size(); ++i) {
@@ -196,11 +202,11 @@ std::string sample_yaml(const JobSpec& spec) {
     if (has_bounds(field)) text += fmt::format(" ({})", bounds_text(field));
     const Json value = defaults.get(i);
     if (field.required)
-      text += fmt::format("; required\n{}: \"\"\n", field.name);
+      text += fmt::format("; required\n{}: {}\n", field.name, yaml_value(value));
     else if (value.is_null())
       text += fmt::format("\n# {}:\n", field.name);
     else
-      text += fmt::format("\n# {}: {}\n", field.name, yaml_field(field, value));
+      text += fmt::format("\n#{}: {}\n", field.name, yaml_field(field, value));
   }
   return text;
 }

@@ -1,6 +1,5 @@
 #include "app/cli/parse.h"
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/nearest.h"
@@ -14,15 +13,6 @@ using jobs::ValueType;
 
 constexpr std::string_view kConfig = "--config", kLogEvents = "--log-events", kJson = "--json", kDryRun = "--dry-run",
                            kHelp = "--help";
-
-// "-m,--model,--other": the spelling CLI11 takes; a positional adds its bare name
-std::string spelling_of(const FieldDescriptor& field) {
-  std::string spelling = jobs::flag_of(field);
-  if (field.short_flag != 0) spelling += fmt::format(",-{}", field.short_flag);
-  for (const std::string_view alias : jobs::split_commas(field.aliases)) spelling += fmt::format(",{}", alias);
-  if (field.is_positional) spelling += fmt::format(",{}", field.name);
-  return spelling;
-}
 
 bool is_list(const FieldDescriptor& field) {
   return field.access->type == ValueType::kTextList || field.access->type == ValueType::kIntegerList;
@@ -60,6 +50,74 @@ void apply_words(jobs::JobOptions& options, const TypedWords& typed) {
   }
 }
 
+// Walks over the words: `--flag value`, `--flag=value`, `-f value`, `-f=value`, bare words; after `--` all are bare.
+class WordReader {
+ public:
+  explicit WordReader(std::span<const std::string> words) : words_(words) {}
+  bool next() {
+    if (at_ < words_.size() && words_[at_] == "--" && !all_bare_) all_bare_ = true, ++at_;
+    if (at_ >= words_.size()) return false;
+    word_ = words_[at_++];
+    const bool is_flag = !all_bare_ && word_.size() > 1 && word_[0] == '-';
+    const size_t equals = is_flag ? word_.find('=') : std::string::npos;
+    flag_ = is_flag ? word_.substr(0, equals) : std::string();
+    value_.reset();
+    if (equals != std::string::npos) value_ = word_.substr(equals + 1);
+    return true;
+  }
+  const std::string& word() const { return word_; }
+  const std::string& flag() const { return flag_; }  // empty for a bare word
+  const std::optional<std::string>& attached_value() const { return value_; }
+  // the value after '=', else the next word, whatever it looks like
+  std::string take_value() {
+    if (flag_.empty()) return word_;
+    if (value_) return *value_;
+    if (at_ >= words_.size()) fail(ErrorCode::kUsage, "{}: needs a value", flag_);
+    return words_[at_++];
+  }
+
+ private:
+  std::span<const std::string> words_;
+  size_t at_ = 0;
+  bool all_bare_ = false;
+  std::string word_, flag_;
+  std::optional<std::string> value_;
+};
+
+std::optional<size_t> find_field(const jobs::JobSpec& spec, const WordReader& reader) {
+  for (size_t i = 0; i < spec.fields.size(); ++i) {
+    const FieldDescriptor& field = spec.fields[i];
+    if (reader.flag().empty() ? field.is_positional : reader.flag() == jobs::flag_of(field)) return i;
+    if (field.short_flag != 0 && reader.flag() == std::string{'-', field.short_flag}) return i;
+    for (const std::string_view alias : jobs::split_commas(field.aliases))
+      if (reader.flag() == alias) return i;
+  }
+  return std::nullopt;
+}
+
+void read_field(const FieldDescriptor& field, WordReader& reader, std::vector<std::string>& typed) {
+  const bool is_toggle = field.access->type == ValueType::kToggle;
+  if (!typed.empty() && !is_list(field)) fail(ErrorCode::kUsage, "{} is given twice", jobs::flag_of(field));
+  typed.push_back(is_toggle ? reader.attached_value().value_or("true") : reader.take_value());
+}
+
+// false when the word is none of the flags that every command takes
+bool read_global(const jobs::JobSpec& spec, WordReader& reader, CommandLine& line) {
+  for (const GlobalFlag& global : global_flags(spec)) {
+    const bool is_short = global.short_flag != 0 && reader.flag() == std::string{'-', global.short_flag};
+    if (reader.flag() != global.flag && !is_short) continue;
+    if (global.value_name.empty() && reader.attached_value())
+      fail(ErrorCode::kUsage, "{} takes no value", reader.flag());
+    if (global.flag == kConfig) line.config = reader.take_value();
+    if (global.flag == kLogEvents) line.log_events = reader.take_value();
+    if (global.flag == kJson) line.json = true;
+    if (global.flag == kDryRun) line.dry_run = true;
+    if (global.flag == kHelp) line.help = true;
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::vector<GlobalFlag> global_flags(const jobs::JobSpec& spec) {
@@ -75,41 +133,13 @@ std::vector<GlobalFlag> global_flags(const jobs::JobSpec& spec) {
 CommandLine parse_command_line(const jobs::JobSpec& spec, std::span<const std::string> words) {
   CommandLine line(spec);
   TypedWords typed(spec.fields.size());
-  CLI::App parser;
-  parser.set_help_flag();
-  parser.allow_extras();
-  for (size_t i = 0; i < spec.fields.size(); ++i) {
-    const FieldDescriptor& field = spec.fields[i];
-    if (field.access->type == ValueType::kToggle) {
-      parser.add_flag_function(spelling_of(field),
-                               [&typed, i](int64_t count) { typed[i] = {count > 0 ? "true" : "false"}; });
-      continue;
-    }
-    CLI::Option* option =
-        parser.add_option(spelling_of(field), CLI::callback_t([&typed, i](const CLI::results_t& words) {
-                            typed[i] = words;
-                            return true;
-                          }));
-    option->type_size(1)->expected(1)->allow_extra_args(false);
-    if (is_list(field)) option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  }
-  for (const GlobalFlag& global : global_flags(spec)) {
-    std::string spelling(global.flag);
-    if (global.short_flag != 0) spelling += fmt::format(",-{}", global.short_flag);
-    if (global.flag == kConfig) parser.add_option(spelling, line.config);
-    if (global.flag == kLogEvents) parser.add_option(spelling, line.log_events);
-    if (global.flag == kJson) parser.add_flag(spelling, line.json);
-    if (global.flag == kDryRun) parser.add_flag(spelling, line.dry_run);
-    if (global.flag == kHelp) parser.add_flag(spelling, line.help);
-  }
-  try {
-    std::vector<std::string> reversed(words.rbegin(), words.rend());  // the order CLI11 takes a vector in
-    parser.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    fail(ErrorCode::kUsage, "{}", error.what());
+  for (WordReader reader(words); reader.next();) {
+    if (const std::optional<size_t> field = find_field(spec, reader))
+      read_field(spec.fields[*field], reader, typed[*field]);
+    else if (!read_global(spec, reader, line))
+      refuse_word(spec, reader.word());
   }
   if (line.help) return line;
-  for (const std::string& word : parser.remaining()) refuse_word(spec, word);
   if (line.config) jobs::apply_yaml_file(line.options, *line.config);
   apply_words(line.options, typed);
   return line;
