@@ -9,8 +9,6 @@ name=$1 seconds=$2
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "fuzz_$name"
 mkdir -p "build/fuzz/found/$name" build/fuzz/crashes
-dictionary=()
-[ -f "fuzz/$name.dict" ] && dictionary=("-dict=fuzz/$name.dict")
 exec nice -n 19 "build/fuzz/fuzz/fuzz_$name" -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
-  -print_final_stats=1 "${dictionary[@]}" -artifact_prefix="build/fuzz/crashes/$name-" \
+  -print_final_stats=1 -artifact_prefix="build/fuzz/crashes/$name-" \
   "build/fuzz/found/$name" "fuzz/corpus/$name"
