@@ -188,6 +188,8 @@ Tensor matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, 
   return c;
 }
 
-const quant::Format& preferred_format(Device, const quant::Format& dense) { return dense; }
+const quant::Format& preferred_format(Device device, const quant::Format& dense) {
+  return quant::format(device.is_cuda() ? preferred_format_cuda(dense) : preferred_format_cpu(dense));
+}
 
 }  // namespace pmetal::ops

@@ -44,5 +44,8 @@ Tensor matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a =
 // The weight format this device's best kernels want for a dense weight of this dtype (e.g. "bf16_tile" on the CPU);
 // the format itself when it is already best.
 const quant::Format& preferred_format(Device device, const quant::Format& dense);
+// the backends' answers: names of formats
+std::string_view preferred_format_cpu(const quant::Format& dense);
+std::string_view preferred_format_cuda(const quant::Format& dense);
 
 }  // namespace pmetal::ops

@@ -28,6 +28,11 @@ int64_t chunk_rows(const HeadLossArgs& args) {
   return std::min(std::clamp<int64_t>(fit, 1, kMaxRows), args.hidden.dim(0));
 }
 
+int64_t logit_bytes(const HeadLossArgs& args) {
+  const int64_t size = is_double(args.hidden.dtype) ? 8 : 4;
+  return (chunk_rows(args) * vocabulary_of(args) * size + 63) / 64 * 64;
+}
+
 View rows_of(const View& v, int64_t first, int64_t rows) {
   View part = v;
   part.data = static_cast<std::byte*>(v.data) + first * v.stride(0) * size_of(v.dtype);
@@ -45,17 +50,26 @@ struct Products {
   MatmulArgs dense_logits, dense_dhidden, dweight;
 };
 
+// The gradient of the logits is rounded to bf16 where the hidden states are bf16: so are all gradients of activations,
+// and the products meet matrix units. It lies in the row's own place, in its first half.
+bool narrows(const HeadLossArgs& args) { return args.hidden.dtype == DType::kBF16; }
+
 Products products(const HeadLossArgs& args, int64_t first, int64_t rows, void* logits) {
   Products p;
   const View hidden = rows_of(args.hidden, first, rows);
   const DType dtype = is_double(args.hidden.dtype) ? DType::kF64 : DType::kF32;
   const View chunk = matrix(logits, dtype, rows, vocabulary_of(args));
+  View dlogits = chunk;
+  if (narrows(args)) {
+    dlogits.dtype = DType::kBF16;
+    dlogits.strides[0] *= 2;
+  }
   const View dhidden = args.dhidden ? rows_of(args.dhidden, first, rows) : View{};
   p.logits = {hidden, args.weight, {}, chunk, false, false};
-  p.dhidden = {chunk, args.weight, {}, dhidden, true, false};
+  p.dhidden = {dlogits, args.weight, {}, dhidden, true, false};
   p.dense_logits = {hidden, args.dense, chunk, false, true, false, 1};
-  p.dense_dhidden = {chunk, args.dense, dhidden, false, false, false, 1};
-  p.dweight = {chunk, hidden, args.dweight, true, false, true, 1};
+  p.dense_dhidden = {dlogits, args.dense, dhidden, false, false, false, 1};
+  p.dweight = {dlogits, hidden, args.dweight, true, false, true, 1};
   return p;
 }
 
@@ -117,6 +131,8 @@ struct RowLoss {
       for (int64_t i = 0; i < n; ++i) x[i] = (exp_of(x[i] - max) * p_scale - even) * factor;
       x[label] -= (1 - smoothing) * factor;
     }
+    if (narrows(args))
+      for (int64_t i = 0; i < n; ++i) reinterpret_cast<BF16*>(x)[i] = narrow_to<BF16>(x[i]);  // never ahead of the read
   }
 };
 
@@ -124,7 +140,7 @@ template <class A>
 void run(const HeadLossArgs& args, const KernelContext& kernel) {
   const int64_t rows = args.hidden.dim(0), chunk = chunk_rows(args), n = vocabulary_of(args);
   A* logits = static_cast<A*>(kernel.workspace);
-  void* inner = logits + chunk * n;
+  void* inner = reinterpret_cast<std::byte*>(logits) + logit_bytes(args);
   const RowLoss<A> row_loss{args};
   for (int64_t first = 0; first < rows; first += chunk) {
     const int64_t m = std::min(chunk, rows - first);
@@ -147,8 +163,7 @@ void run(const HeadLossArgs& args, const KernelContext& kernel) {
 }  // namespace
 
 int64_t head_loss_plain_workspace(const HeadLossArgs& args, const KernelContext& kernel) {
-  const int64_t rows = chunk_rows(args), size = is_double(args.hidden.dtype) ? 8 : 4;
-  const int64_t logits = rows * vocabulary_of(args) * size;
+  const int64_t rows = chunk_rows(args);
   int64_t inner = 0;
   for (const int64_t m : {rows, rows ? args.hidden.dim(0) % rows : 0}) {  // the last chunk may be shorter
     if (m == 0) continue;
@@ -161,7 +176,7 @@ int64_t head_loss_plain_workspace(const HeadLossArgs& args, const KernelContext&
                           : workspace_of(ops::matmul_cpu, p.dense_dhidden, kernel));
     if (args.dweight) include(workspace_of(ops::matmul_cpu, p.dweight, kernel));
   }
-  return logits + inner;
+  return logit_bytes(args) + inner;
 }
 
 void head_loss_plain(const HeadLossArgs& args, const KernelContext& kernel) {

@@ -3,6 +3,7 @@
 //   transposed  y[m, i] = Σ_o x[m, o] W[o, i]: 64 rows of W at a time are decoded by all, then added in order of o
 #include "backend/cpu/linear.h"
 
+#include "backend/cpu/linear_gemm.h"
 #include "backend/cpu/plain.h"
 
 #pragma GCC target("avx2,fma,f16c")
@@ -117,7 +118,20 @@ void linear_plain(const LinearArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<LinearArgs> kCandidates[] = {{"plain", nullptr, cpu::linear_plain, cpu::linear_plain_workspace}};
-}
+using cpu::gemm_candidate;
+using cpu::Isa;
+const Candidate<LinearArgs> kCandidates[] = {
+    gemm_candidate<Isa::kAmx, LinearArgs>("amx"),
+    gemm_candidate<Isa::kAvx512Bf16, LinearArgs>("avx512_bf16"),
+    gemm_candidate<Isa::kAvx512, LinearArgs>("avx512"),
+    gemm_candidate<Isa::kAvx2, LinearArgs>("avx2"),
+    {"plain", nullptr, cpu::linear_plain, cpu::linear_plain_workspace},
+};
+}  // namespace
 const KernelList<LinearArgs> linear_cpu = {"linear", kCandidates};
+
+std::string_view preferred_format_cpu(const quant::Format& dense) {
+  if (cpu::isa() < cpu::Isa::kAvx2) return dense.name;
+  return dense.name == "bf16" ? "bf16_tile" : dense.name == "f32" ? "f32_panel" : dense.name;
+}
 }  // namespace pmetal::ops

@@ -2,6 +2,7 @@
 // type on the stack and added in order of k, so an output's bits depend on its row of a, its column of b and K alone.
 #include "backend/cpu/matmul.h"
 
+#include "backend/cpu/linear_gemm.h"
 #include "backend/cpu/plain.h"
 
 #pragma GCC target("avx2,fma,f16c")
@@ -90,7 +91,15 @@ void matmul_plain(const MatmulArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<MatmulArgs> kCandidates[] = {{"plain", nullptr, cpu::matmul_plain}};
-}
+using cpu::gemm_candidate;
+using cpu::Isa;
+const Candidate<MatmulArgs> kCandidates[] = {
+    gemm_candidate<Isa::kAmx, MatmulArgs>("amx"),
+    gemm_candidate<Isa::kAvx512Bf16, MatmulArgs>("avx512_bf16"),
+    gemm_candidate<Isa::kAvx512, MatmulArgs>("avx512"),
+    gemm_candidate<Isa::kAvx2, MatmulArgs>("avx2"),
+    {"plain", nullptr, cpu::matmul_plain},
+};
+}  // namespace
 const KernelList<MatmulArgs> matmul_cpu = {"matmul", kCandidates};
 }  // namespace pmetal::ops

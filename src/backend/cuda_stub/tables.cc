@@ -7,4 +7,6 @@ namespace pmetal::ops {
 #include "ops/kernels.inc"
 #undef X
 
+std::string_view preferred_format_cuda(const quant::Format& dense) { return dense.name; }
+
 }  // namespace pmetal::ops

@@ -1,0 +1,210 @@
+// linear and matmul on the tuned products of gemm/, one candidate per instruction set.
+//   linear  takes dense and packed bf16 and f32 weights
+//   matmul  a · bᵀ is a forward product, a · b an input gradient, aᵀ · b a weight gradient; with a factor, or aᵀ · b
+//   into
+//           a narrow type, the product is made in f32 workspace first
+#include "backend/cpu/linear_gemm.h"
+
+#include "backend/cpu/gemm/gemm.h"
+#include "backend/cpu/gemm/kernels.h"
+#include "backend/cpu/plain.h"
+
+#pragma GCC target("avx2,fma,f16c")
+
+namespace pmetal::cpu {
+namespace {
+
+using ops::LinearArgs;
+using ops::MatmulArgs;
+
+bool is_product(DType t) { return t == DType::kBF16 || t == DType::kF32; }
+bool has_dense_rows(const View& v) { return v.dim(1) <= 1 || v.stride(1) == 1; }
+int64_t row_stride(const View& v) { return v.dim(0) <= 1 ? v.dim(1) : v.stride(0); }
+
+const char* decline_level(Isa needed) {
+  if (isa() >= needed) return nullptr;
+  switch (needed) {
+    case Isa::kAmx: return "no AMX here";
+    case Isa::kAvx512Bf16: return "no AVX-512 BF16 here";
+    case Isa::kAvx512: return "no AVX-512 here";
+    default: return "AVX2 is switched off";
+  }
+}
+
+ConstMatrix in(const View& v) { return {v.data, v.dtype, row_stride(v)}; }
+Matrix out(const View& v) { return {v.data, v.dtype, row_stride(v)}; }
+
+const char* decline_views(const View& a, const View& c) {
+  if (!is_product(a.dtype) || !is_product(c.dtype)) return "takes bf16 and f32 alone";
+  if (!has_dense_rows(a) || !has_dense_rows(c)) return "rows must be dense";
+  return nullptr;
+}
+
+// ---- linear ---------------------------------------------------------------------------------------------------------
+
+WeightMatrix weight_of(const quant::Weight& w) {
+  const bool packed = !w.format->is_dense;
+  return {w.planes[0].bytes.data(), w.planes[0].dtype, packed ? WeightLayout::kPacked : WeightLayout::kRowMajor, w.in};
+}
+
+LinearForward forward_of(const LinearArgs& args, const GemmKernels& kernels) {
+  LinearForward f;
+  f.m = args.x.dim(0), f.n = args.weight->out, f.k = args.weight->in;
+  f.x = in(args.x);
+  f.w = weight_of(*args.weight);
+  f.y = out(args.y);
+  if (args.bias) f.bias = args.bias.data, f.bias_dtype = args.bias.dtype;
+  if (args.accumulate && args.y.dtype == DType::kF32)
+    f.accumulate = true;
+  else if (args.accumulate)
+    f.residual = in(args.y);
+  f.kernels = &kernels;
+  return f;
+}
+
+LinearInputGrad input_grad_of(const LinearArgs& args, const GemmKernels& kernels) {
+  LinearInputGrad g;
+  g.m = args.x.dim(0), g.n = args.weight->out, g.k = args.weight->in;
+  g.dy = in(args.x);
+  g.w = weight_of(*args.weight);
+  g.dx = out(args.y);
+  if (args.accumulate && args.y.dtype == DType::kF32)
+    g.accumulate = true;
+  else if (args.accumulate)
+    g.residual = in(args.y);
+  g.kernels = &kernels;
+  return g;
+}
+
+const char* decline_linear(const LinearArgs& args, Isa needed) {
+  if (const char* why = decline_level(needed)) return why;
+  const std::string_view format = args.weight->format->name;
+  if (format != "bf16" && format != "f32" && format != "bf16_tile" && format != "f32_panel")
+    return "takes bf16 and f32 weights alone";
+  if (args.bias && (args.bias.stride(0) != 1 || args.bias.dtype == DType::kF64)) return "the bias must be dense";
+  if (args.bias && args.transposed) return "no bias with a transposed weight";
+  return decline_views(args.x, args.y);
+}
+
+void run_linear(const LinearArgs& args, const KernelContext& kernel, const GemmKernels& kernels) {
+  if (args.transposed)
+    linear_input_grad(input_grad_of(args, kernels), kernel.workspace, *kernel.threads);
+  else
+    linear_forward(forward_of(args, kernels), kernel.workspace, *kernel.threads);
+}
+
+int64_t linear_workspace(const LinearArgs& args, const KernelContext& kernel, const GemmKernels& kernels) {
+  const int n = kernel.threads->size();
+  return args.transposed ? workspace_bytes(input_grad_of(args, kernels), n)
+                         : workspace_bytes(forward_of(args, kernels), n);
+}
+
+// ---- matmul ---------------------------------------------------------------------------------------------------------
+
+// The product goes through f32 workspace and is finished by us.
+bool is_staged(const MatmulArgs& args) { return args.alpha != 1 || (args.transpose_a && args.c.dtype != DType::kF32); }
+int64_t staged_bytes(const MatmulArgs& args) { return is_staged(args) ? (args.c.numel() * 4 + 63) / 64 * 64 : 0; }
+
+// calls body with the product that args ask for, into c
+template <class Body>
+auto with_product(const MatmulArgs& args, const GemmKernels& kernels, void* staged, Body&& body) {
+  const bool direct = !is_staged(args), accumulate = direct && args.accumulate, wide = args.c.dtype == DType::kF32;
+  const Matrix c = direct ? out(args.c) : Matrix{staged, DType::kF32, args.c.dim(1)};
+  const ConstMatrix none, before = accumulate && !wide ? in(args.c) : none;
+  const WeightMatrix b{args.b.data, args.b.dtype, WeightLayout::kRowMajor, row_stride(args.b)};
+  if (args.transpose_a) {
+    LinearWeightGrad g;
+    g.m = args.a.dim(0), g.n = args.a.dim(1), g.k = args.b.dim(1);
+    g.dy = in(args.a), g.x = in(args.b), g.dw = c;
+    g.accumulate = accumulate;
+    g.kernels = &kernels;
+    return body(g);
+  }
+  if (args.transpose_b) {
+    LinearForward f;
+    f.m = args.a.dim(0), f.n = args.b.dim(0), f.k = args.b.dim(1);
+    f.x = in(args.a), f.w = b, f.y = c, f.residual = before;
+    f.accumulate = accumulate && wide;
+    f.kernels = &kernels;
+    return body(f);
+  }
+  LinearInputGrad g;
+  g.m = args.a.dim(0), g.n = args.b.dim(0), g.k = args.b.dim(1);
+  g.dy = in(args.a), g.w = b, g.dx = c, g.residual = before;
+  g.accumulate = accumulate && wide;
+  g.kernels = &kernels;
+  return body(g);
+}
+
+const char* decline_matmul(const MatmulArgs& args, Isa needed) {
+  if (const char* why = decline_level(needed)) return why;
+  if (args.transpose_a && args.transpose_b) return "one side may be transposed, not both";
+  if (!is_product(args.b.dtype) || !has_dense_rows(args.b)) return "takes bf16 and f32 with dense rows";
+  return decline_views(args.a, args.c);
+}
+
+int64_t matmul_workspace(const MatmulArgs& args, const KernelContext& kernel, const GemmKernels& kernels) {
+  return staged_bytes(args) + with_product(args, kernels, nullptr, [&](const auto& product) {
+           return workspace_bytes(product, kernel.threads->size());
+         });
+}
+
+void run_matmul(const MatmulArgs& args, const KernelContext& kernel, const GemmKernels& kernels) {
+  float* staged = static_cast<float*>(kernel.workspace);
+  void* rest = static_cast<std::byte*>(kernel.workspace) + staged_bytes(args);
+  with_product(args, kernels, staged, [&](const auto& product) {
+    if constexpr (std::is_same_v<decltype(product), const LinearForward&>)
+      linear_forward(product, rest, *kernel.threads);
+    else if constexpr (std::is_same_v<decltype(product), const LinearInputGrad&>)
+      linear_input_grad(product, rest, *kernel.threads);
+    else
+      linear_weight_grad(product, rest, *kernel.threads);
+  });
+  if (!is_staged(args)) return;
+  const int64_t n = args.c.dim(1);
+  for_blocks(kernel, args.c.dim(0), n, [&](int64_t r, int64_t c, int64_t width) {
+    float* sums = staged + r * n + c;
+    const int64_t at = r * row_stride(args.c) + c;
+    float before[kBlock];
+    for (int64_t i = 0; i < width; ++i) sums[i] *= args.alpha;
+    if (args.accumulate) {
+      load(args.c, at, 1, width, before);
+      for (int64_t i = 0; i < width; ++i) sums[i] += before[i];
+    }
+    store(args.c, at, 1, width, sums);
+  });
+}
+
+}  // namespace
+
+template <Isa kIsa>
+const char* GemmLevel<kIsa>::decline(const LinearArgs& args, const KernelContext&) {
+  return decline_linear(args, kIsa);
+}
+template <Isa kIsa>
+void GemmLevel<kIsa>::run(const LinearArgs& args, const KernelContext& kernel) {
+  run_linear(args, kernel, kernels_for(kIsa));
+}
+template <Isa kIsa>
+int64_t GemmLevel<kIsa>::workspace(const LinearArgs& args, const KernelContext& kernel) {
+  return linear_workspace(args, kernel, kernels_for(kIsa));
+}
+template <Isa kIsa>
+const char* GemmLevel<kIsa>::decline(const MatmulArgs& args, const KernelContext&) {
+  return decline_matmul(args, kIsa);
+}
+template <Isa kIsa>
+void GemmLevel<kIsa>::run(const MatmulArgs& args, const KernelContext& kernel) {
+  run_matmul(args, kernel, kernels_for(kIsa));
+}
+template <Isa kIsa>
+int64_t GemmLevel<kIsa>::workspace(const MatmulArgs& args, const KernelContext& kernel) {
+  return matmul_workspace(args, kernel, kernels_for(kIsa));
+}
+
+template struct GemmLevel<Isa::kAmx>;
+template struct GemmLevel<Isa::kAvx512Bf16>;
+template struct GemmLevel<Isa::kAvx512>;
+template struct GemmLevel<Isa::kAvx2>;
+
+}  // namespace pmetal::cpu
