@@ -21,13 +21,14 @@ struct Span {
   int64_t begin = 0, end = 0;  // bytes of the text, half open
 };
 
-// What this folder needs of a tokenizer. Both may be called from several threads at once.
+// What this folder needs of a tokenizer. The functions may be called from several threads at once.
 struct EncodedText {
   std::vector<int32_t> ids;
   std::vector<Span> offsets;  // bytes of the text behind each id; empty spans for added special tokens
 };
 struct Encoder {
   std::function<EncodedText(std::string_view text, bool add_special)> encode;
+  std::function<std::vector<int32_t>(std::string_view text, bool add_special)> encode_ids;  // may be empty; faster
   std::optional<int32_t> eos_id;
 };
 
