@@ -8,10 +8,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; }
+all=
 selection=(--label-exclude '^long$')
 while [ $# -gt 0 ]; do
   case $1 in
-    --all) selection=("${selection[@]:2}") ;;
+    --all)
+      all=1
+      selection=("${selection[@]:2}")
+      ;;
     --filter)
       [ $# -ge 2 ] || { usage; exit 2; }
       selection+=(--tests-regex "$2")
@@ -24,6 +28,10 @@ while [ $# -gt 0 ]; do
 done
 
 tools/install_packages core test
+if [ -n "$all" ]; then
+  tools/install_packages oracle
+  command -v npm >/dev/null || tools/install_packages node
+fi
 tools/configure release -DPMETAL_TESTS=ON
 cmake --build --preset release --parallel "$(nproc)"
 ctest --test-dir build/release --parallel "$(nproc)" --output-on-failure --no-tests=error "${selection[@]}"

@@ -1,10 +1,8 @@
 # Third-party packages, each behind one interface target lib_<name>. tools/install_packages has their Debian names;
 # THIRD_PARTY_NOTICES their licences.
 #
-# PMETAL_PORTABLE links archives where Debian has them. libcurl and OpenSSL stay shared: both are part of every
-# distribution under the same names (libcurl.so.4, libcrypto.so.3), and libcurl.a would bring a dozen libraries that
-# are not. simdjson has no archive: its shared library is laid beside the programs ($ORIGIN). tests/portable.cmake
-# checks what is left.
+# PMETAL_PORTABLE links archives where Debian has them. simdjson has none: its shared library is laid beside the
+# programs ($ORIGIN). tests/portable.cmake checks what is left.
 find_package(PkgConfig REQUIRED)
 
 # pmetal_pkg(target pkg-config-module [archive]): `archive` replaces the shared library in a portable build
@@ -34,10 +32,6 @@ else()
   target_link_libraries(lib_fmt INTERFACE fmt::fmt)
 endif()
 
-# Debian's default is 1.74; ours is libboost1.81-dev, which puts its headers at the same place and excludes that one
-find_package(Boost 1.81 REQUIRED)
-add_library(lib_boost INTERFACE)       # Describe: header only
-target_link_libraries(lib_boost INTERFACE Boost::headers)
 add_library(lib_json INTERFACE)        # nlohmann: header only
 pmetal_pkg(lib_yaml yaml-cpp libyaml-cpp.a)
 pmetal_pkg(lib_zlib zlib libz.a)
@@ -54,8 +48,6 @@ if(PMETAL_PORTABLE)
 endif()
 pmetal_pkg(lib_pcre2 libpcre2-8 libpcre2-8.a)
 pmetal_pkg(lib_utf8proc libutf8proc libutf8proc.a)
-pmetal_pkg(lib_curl libcurl)
-pmetal_pkg(lib_crypto libcrypto)
 if(PMETAL_TESTS)
   find_package(GTest REQUIRED)
   add_library(lib_gtest INTERFACE)
