@@ -1,4 +1,4 @@
-# Every description under specs/ (`spec_<command>`), and the commands: those with a run_<command>.cc.
+#Every description under specs / (`spec_ <command>`), and the commands : those with a run_ < command>.cc.
 pmetal_table(jobs specs specs spec_)
 set(commands "")
 file(GLOB spec_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/jobs/specs/*.cc)
