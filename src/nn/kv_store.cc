@@ -138,7 +138,7 @@ KvStore::Step KvStore::begin_step(Context& ctx, std::span<const StepSequence> se
     cu.push_back(last + 1);
     kv_len.push_back(static_cast<int32_t>(state.length_));
     rope_length.push_back(static_cast<int32_t>(state.length_));
-    adapters.push_back(s.adapter);
+    adapters.push_back(s.adapter == -2 ? 0 : s.adapter);
     any_adapter |= s.adapter != -2;
     max_q = std::max(max_q, n);
     max_kv = std::max(max_kv, state.length_);

@@ -1,5 +1,7 @@
 #include "nn/padded_batch.h"
 
+#include "ops/linear.h"
+
 namespace pmetal::nn {
 namespace {
 
@@ -7,51 +9,64 @@ Tensor i32(Context& ctx, const std::vector<int32_t>& values) {
   return ops::to_device(ctx, host_tensor<int32_t>(values, Shape{static_cast<int64_t>(values.size())}, DType::kI32));
 }
 
-// Real rows attend to the real rows of their matrix row; padded rows weigh all columns of theirs equally, whatever mask
-// and scale: that is what adding the smallest float to every score comes to.
+// Real rows attend to the real rows of their matrix row. A padded row sees nothing: the reference adds the smallest
+// float to all of its scores, so that they are equal and it weighs all columns of its row the same, while the gradient
+// passes through to the scores. Padded rows are few and this is a check against others: one small product per head.
 class PaddedRows final : public Memory {
  public:
-  PaddedRows(Context& ctx, int64_t columns, const std::vector<bool>& kept) {
+  PaddedRows(Context& ctx, int64_t columns, const std::vector<bool>& kept) : columns_(columns) {
     const int64_t rows = static_cast<int64_t>(kept.size()) / columns;
-    std::vector<int32_t> real, padded, cu_real{0}, cu_padded{0}, cu_all{0}, len_real, len_all;
+    std::vector<int32_t> real, all_padded, cu_real{0}, len_real;
     for (int64_t r = 0; r < rows; ++r) {
+      std::vector<int32_t> padded;
       for (int64_t c = 0; c < columns; ++c)
         (kept[static_cast<size_t>(r * columns + c)] ? real : padded).push_back(static_cast<int32_t>(r * columns + c));
       len_real.push_back(static_cast<int32_t>(real.size()) - cu_real.back());
-      len_all.push_back(static_cast<int32_t>(columns));
       cu_real.push_back(static_cast<int32_t>(real.size()));
-      cu_padded.push_back(static_cast<int32_t>(padded.size()));
-      cu_all.push_back(static_cast<int32_t>((r + 1) * columns));
+      if (padded.empty()) continue;
+      padded_.emplace_back(r, i32(ctx, padded));
+      all_padded.insert(all_padded.end(), padded.begin(), padded.end());
     }
     total_ = rows * columns;
     real_ = i32(ctx, real);
-    padded_ = i32(ctx, padded);
+    all_padded_ = i32(ctx, all_padded);
     real_rows_ = {i32(ctx, cu_real), i32(ctx, len_real), i32(ctx, cu_real), {}, columns, columns};
-    padded_rows_ = {i32(ctx, cu_padded), i32(ctx, len_all), i32(ctx, cu_all), {}, columns, columns};
   }
 
   Tensor append_and_attend(Context& ctx, int, const Tensor& q, const Tensor& k, const Tensor& v, const Batch&,
                            const ops::AttentionOptions& options) override {
-    const auto take = [&](const Tensor& x, const Tensor& rows) {
-      const Tensor flat = ops::gather_rows(ctx, ops::reshape(ctx, x, {x.dim(0), x.dim(1) * x.dim(2)}), rows);
-      return ops::reshape(ctx, flat, {rows.dim(0), x.dim(1), x.dim(2)});
+    const auto flat = [&](const Tensor& x) { return ops::reshape(ctx, x, {x.dim(0), x.dim(1) * x.dim(2)}); };
+    const auto real = [&](const Tensor& x) {
+      return ops::reshape(ctx, ops::gather_rows(ctx, flat(x), real_), {real_.dim(0), x.dim(1), x.dim(2)});
     };
-    const auto put = [&](const Tensor& x, const Tensor& rows) {
-      return ops::scatter_rows(ctx, ops::reshape(ctx, x, {x.dim(0), x.dim(1) * x.dim(2)}), rows, total_);
-    };
-    const Tensor seen = ops::attention(ctx, take(q, real_), take(k, real_), take(v, real_), real_rows_, options);
-    ops::AttentionOptions even;
-    even.scale = 0;
-    even.mask.kind = ops::MaskKind::kBidirectional;
-    const Tensor blind = ops::attention(ctx, take(q, padded_), k, v, padded_rows_, even);
-    const Tensor all = ops::add(ctx, put(seen, real_), put(blind, padded_));
+    const Tensor seen = ops::attention(ctx, real(q), real(k), real(v), real_rows_, options);
+    std::vector<Tensor> blind;
+    for (const auto& [row, padded] : padded_) {
+      std::vector<Tensor> heads;
+      const Tensor q_rows = ops::gather_rows(ctx, flat(q), padded);
+      const Tensor k_rows = ops::narrow(ctx, flat(k), 0, row * columns_, columns_);
+      const Tensor v_rows = ops::narrow(ctx, flat(v), 0, row * columns_, columns_);
+      for (int64_t h = 0; h < q.dim(1); ++h) {
+        const int64_t kv = h / (q.dim(1) / k.dim(1));
+        const auto columns = [&](const Tensor& x, int64_t head, int64_t d) {
+          return ops::contiguous(ctx, ops::narrow(ctx, x, 1, head * d, d));
+        };
+        const Tensor score = ops::matmul(ctx, columns(q_rows, h, q.dim(2)), columns(k_rows, kv, k.dim(2)), false, true, options.scale);
+        const Tensor even = ops::softmax(ctx, ops::sub(ctx, score, ops::stop_gradient(score)));
+        heads.push_back(ops::matmul(ctx, even, columns(v_rows, kv, v.dim(2))));
+      }
+      blind.push_back(ops::concat_columns(ctx, heads));
+    }
+    const Tensor all = ops::add(ctx, ops::scatter_rows(ctx, flat(seen), real_, total_),
+                                ops::scatter_rows(ctx, ops::concat_rows(ctx, blind), all_padded_, total_));
     return ops::reshape(ctx, all, {total_, q.dim(1), v.dim(2)});
   }
 
  private:
-  int64_t total_ = 0;
-  Tensor real_, padded_;
-  ops::AttentionRows real_rows_, padded_rows_;
+  int64_t total_ = 0, columns_;
+  Tensor real_, all_padded_;
+  ops::AttentionRows real_rows_;
+  std::vector<std::pair<int64_t, Tensor>> padded_;  // matrix row, its padded tokens
 };
 
 }  // namespace
