@@ -11,6 +11,7 @@ class LoraModule final : public nn::LinearAdapter {
  public:
   Tensor apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear, const Tensor& x,
                const Tensor& base) override;
+  Tensor replacement() const override { return bias.defined() ? Tensor() : whole; }
   // DoRA: row norms of W + scale · B A, a constant of the gradient
   void update_norms(Context& ctx, const nn::Linear& linear);
 

@@ -235,7 +235,7 @@ void run_probe(const JobOptions& options, JobContext& job) {
   const Tensor hidden = models::forward(ctx, *s.model, p.batch, forward);
   {
     TapeScope off(ctx, nullptr);
-    results.add_rows("logits", ctx, models::logits(ctx, *s.model, hidden.detached()), p, in.rows, in.columns);
+    results.add_rows("logits", ctx, models::logits(ctx, *s.model, hidden.detached(), &p.batch), p, in.rows, in.columns);
   }
   for (size_t i = 0; i < taps.size(); ++i)
     results.add_rows(fmt::format("hidden_states.{}", i), ctx, taps[i], p, in.rows, in.columns);
@@ -246,10 +246,8 @@ void run_probe(const JobOptions& options, JobContext& job) {
     const Tensor rows = ops::to_device(ctx, host_tensor<int32_t>(p.label_rows, n, DType::kI32));
     const Tensor targets = ops::to_device(ctx, host_tensor<int32_t>(p.labels, n, DType::kI32));
     const std::vector<float> scale(p.labels.size(), 1.f / static_cast<float>(p.labels.size()));
-    const models::Head head = s.model->head();
-    const ops::HeadLoss loss = ops::head_loss(ctx, ops::gather_rows(ctx, hidden, rows), head.frozen, head.dense,
-                                              targets, ops::to_device(ctx, host_tensor<float>(scale, n, DType::kF32)),
-                                              {.logit_scale = head.logit_scale, .softcap = head.softcap});
+    const ops::HeadLoss loss = models::loss(ctx, *s.model, ops::gather_rows(ctx, hidden, rows), targets,
+                                            ops::to_device(ctx, host_tensor<float>(scale, n, DType::kF32)));
     results.add("loss", std::vector<float>{ops::item(ctx, loss.loss)}, {1});
     if (!o.grads.empty()) {
       Tensor one = ctx.empty({1}, DType::kF32);

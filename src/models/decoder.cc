@@ -25,6 +25,7 @@ class Decoder final : public Model {
     ModelInfo& info = c_.info;
     const int64_t h = info.hidden, q = info.heads * info.head_dim, kv = c_.kv_heads * info.head_dim;
     embedding_ = nn::Embedding("model.embed_tokens", info.vocabulary, h);
+    if (info.pad) embedding_.padding_index = *info.pad;
     for (int64_t i = 0; i < info.layers; ++i) {
       const std::string p = fmt::format("model.layers.{}.", i);
       Block b;

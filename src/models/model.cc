@@ -1,5 +1,7 @@
 #include "models/model.h"
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "formats/json_reader.h"
@@ -55,23 +57,82 @@ Tensor forward(Context& ctx, Model& model, const nn::Batch& batch, const Forward
   return model.final(ctx, x, batch);
 }
 
-Tensor logits(Context& ctx, Model& model, const Tensor& hidden) {
-  const Head head = model.head();
-  const DType out = hidden.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
-  Tensor z;
-  if (head.linear && (head.linear->trainable.defined() || !head.linear->adapters.empty())) {
-    const nn::Batch none;
-    z = ops::cast(ctx, head.linear->forward(ctx, none, hidden), out);
-  } else if (head.linear) {
-    z = ops::linear(ctx, hidden, head.linear->weight, head.linear->bias, out);
-  } else {
-    z = head.dense.defined() ? ops::linear_dense(ctx, hidden, head.dense, {}, out)
-                             : ops::linear(ctx, hidden, *head.frozen, {}, out);
-  }
+namespace {
+
+Tensor shape_logits(Context& ctx, const Head& head, Tensor z) {
   if (head.logit_scale != 1) z = ops::affine(ctx, z, head.logit_scale);
   if (head.softcap > 0)
     z = ops::affine(ctx, ops::unary(ctx, ops::affine(ctx, z, 1 / head.softcap), ops::Unary::kTanh), head.softcap);
   return z;
+}
+
+// every row of the head's input as a sequence of its own, with the adapter of the sequence it came from
+nn::Batch rows_as_sequences(Context& ctx, const nn::Batch& batch, int64_t n_rows) {
+  nn::Batch rows;
+  for (int64_t r = 0; r <= n_rows; ++r) rows.cu_q.push_back(static_cast<int32_t>(r));
+  if (batch.adapter.empty()) return rows;
+  const Tensor picked = batch.output_rows.defined() ? ops::to_host(ctx, batch.output_rows) : Tensor();
+  size_t s = 0;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const int32_t token = picked.defined() ? picked.data<int32_t>()[r] : static_cast<int32_t>(r);
+    while (token < batch.cu_q[s]) --s;
+    while (token >= batch.cu_q[s + 1]) ++s;
+    rows.adapter.push_back(batch.adapter[s]);
+  }
+  return rows;
+}
+
+bool has_adapters(const Head& head) { return head.linear && !head.linear->adapters.empty(); }
+
+}  // namespace
+
+Tensor logits(Context& ctx, Model& model, const Tensor& hidden, const nn::Batch* batch) {
+  const Head head = model.head();
+  const DType out = hidden.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+  if (has_adapters(head)) {
+    nn::Batch rows;
+    if (batch)
+      rows = rows_as_sequences(ctx, *batch, hidden.dim(0));
+    else
+      rows.cu_q = {0, static_cast<int32_t>(hidden.dim(0))};
+    return shape_logits(ctx, head, ops::cast(ctx, head.linear->forward(ctx, rows, hidden), out));
+  }
+  return shape_logits(ctx, head,
+                      head.dense.defined() ? ops::linear_dense(ctx, hidden, head.dense, {}, out)
+                                           : ops::linear(ctx, hidden, *head.frozen, {}, out));
+}
+
+ops::HeadLoss loss(Context& ctx, Model& model, const Tensor& hidden, const Tensor& labels, const Tensor& row_scale,
+                   ops::HeadLossOptions options) {
+  Head head = model.head();
+  options.logit_scale = head.logit_scale;
+  options.softcap = head.softcap;
+  if (has_adapters(head)) {
+    const auto& adapter = head.linear->adapters[0];
+    const Tensor replacement = adapter ? adapter->replacement() : Tensor();
+    if (adapter && !replacement.defined()) {
+      PMETAL_ASSERT(options.z_loss == 0 && options.label_smoothing == 0);
+      const Tensor z = logits(ctx, model, hidden);
+      const Tensor lse = ops::logsumexp(ctx, z);
+      ops::HeadLoss r;
+      r.nll = ops::sub(ctx, lse, ops::gather_columns(ctx, z, labels));
+      r.loss = ops::sum(ctx, ops::mul(ctx, r.nll, ops::cast(ctx, row_scale, z.dtype())));
+      TapeScope off(ctx, nullptr);
+      const Tensor p = ops::softmax(ctx, z.detached());
+      r.entropy = ops::sub(ctx, lse.detached(), ops::sum_rows(ctx, ops::mul(ctx, p, z.detached())));
+      const Tensor host = ops::to_host(ctx, z.detached()), wanted = ops::to_host(ctx, labels);
+      std::vector<uint8_t> correct(static_cast<size_t>(z.dim(0)));
+      for (int64_t i = 0; i < z.dim(0); ++i) {
+        const float* row = host.data<float>() + i * z.dim(1);
+        correct[static_cast<size_t>(i)] = std::max_element(row, row + z.dim(1)) - row == wanted.data<int32_t>()[i];
+      }
+      r.correct = host_tensor<uint8_t>(correct, Shape{z.dim(0)}, DType::kU8);
+      r.nll = r.nll.detached();
+      return r;
+    }
+    if (replacement.defined()) head.dense = replacement, head.frozen = nullptr;
+  }
+  return ops::head_loss(ctx, hidden, head.frozen, head.dense, labels, row_scale, options);
 }
 
 ParameterCount count_parameters(Model& model) {

@@ -12,6 +12,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "nn/linear.h"
+#include "ops/head_loss.h"
 
 namespace pmetal::models {
 
@@ -89,8 +90,13 @@ struct ForwardOptions {
 };
 // embed, all blocks, final: hidden rows for the head [R, hidden]
 Tensor forward(Context& ctx, Model& model, const nn::Batch& batch, const ForwardOptions& options = {});
-// rows of f32 logits [R, vocabulary]
-Tensor logits(Context& ctx, Model& model, const Tensor& hidden);
+// rows of f32 logits [R, vocabulary]; `batch` (the one of the forward) says which adapter each row has, where several
+// are resident and one touches the head
+Tensor logits(Context& ctx, Model& model, const Tensor& hidden, const nn::Batch* batch = nullptr);
+// Cross entropy of `labels` [R] i32 at the rows, with whatever adapter sits on the head; see ops::head_loss. Full
+// logits exist only when the head itself has a low-rank update.
+ops::HeadLoss loss(Context& ctx, Model& model, const Tensor& hidden, const Tensor& labels, const Tensor& row_scale,
+                   ops::HeadLossOptions options = {});
 
 // One per family file src/models/<model_type>.cc: `const Family family_<stem>`.
 struct Family {

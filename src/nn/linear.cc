@@ -71,7 +71,7 @@ std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<co
 }
 
 Tensor Embedding::forward(Context& ctx, const Tensor& ids, DType dtype, float scale) const {
-  return trainable.defined() ? ops::embedding_dense(ctx, ids, trainable, dtype, scale)
+  return trainable.defined() ? ops::embedding_dense(ctx, ids, trainable, dtype, scale, padding_index)
                              : ops::embedding(ctx, ids, weight, dtype, scale);
 }
 

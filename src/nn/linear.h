@@ -24,6 +24,8 @@ class LinearAdapter {
   // and `first_row` say which rows of the step these are (dropout identity).
   virtual Tensor apply(Context& ctx, const Batch& batch, int64_t first_row, const Linear& linear, const Tensor& x,
                        const Tensor& base) = 0;
+  // a dense weight [out, in] used instead of the Linear's own, when that is all this adapter does
+  virtual Tensor replacement() const { return {}; }
 };
 
 class Linear {
@@ -70,6 +72,7 @@ class Embedding {
   int64_t dim() const { return dim_; }
   quant::Weight weight;
   Tensor trainable;
+  int64_t padding_index = -1;  // this id's row gets no gradient from look-ups
 
  private:
   std::string name_;

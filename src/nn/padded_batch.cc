@@ -51,7 +51,8 @@ class PaddedRows final : public Memory {
         const auto columns = [&](const Tensor& x, int64_t head, int64_t d) {
           return ops::contiguous(ctx, ops::narrow(ctx, x, 1, head * d, d));
         };
-        const Tensor score = ops::matmul(ctx, columns(q_rows, h, q.dim(2)), columns(k_rows, kv, k.dim(2)), false, true, options.scale);
+        const Tensor score =
+            ops::matmul(ctx, columns(q_rows, h, q.dim(2)), columns(k_rows, kv, k.dim(2)), false, true, options.scale);
         const Tensor even = ops::softmax(ctx, ops::sub(ctx, score, ops::stop_gradient(score)));
         heads.push_back(ops::matmul(ctx, even, columns(v_rows, kv, v.dim(2))));
       }

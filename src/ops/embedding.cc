@@ -20,7 +20,8 @@ Tensor embedding(Context& ctx, const Tensor& ids, const quant::Weight& weight, D
   return y;
 }
 
-Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DType dtype, float scale) {
+Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DType dtype, float scale,
+                       int64_t padding_index) {
   check_ids(ids);
   require(weight.rank() == 2, "[embedding] the table must be [vocabulary, n], is {}", weight.shape().to_string());
   Tensor y = ctx.empty({ids.dim(0), weight.dim(1)}, dtype);
@@ -29,7 +30,7 @@ Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DT
     const Tensor* inputs[] = {&weight};
     Tensor* outputs[] = {&y};
     ctx.tape()->record("embedding_dense", inputs, outputs,
-                       [ids, shape = weight.shape(), dtype = wide(weight.dtype()), scale](
+                       [ids, shape = weight.shape(), dtype = wide(weight.dtype()), scale, padding_index](
                            Context& c, std::span<const Tensor> grads, GradSink& sink) {
                          Tensor dweight = sink.destination(0);
                          const bool direct = dweight.defined() && dweight.is_contiguous();
@@ -40,7 +41,7 @@ Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DT
                            fill(c, dweight, 0);
                          }
                          dispatch(c, embedding_backward_cpu, embedding_backward_cuda,
-                                  EmbeddingBackwardArgs{ids.view(), grads[0].view(), dweight.view(), scale});
+                                  EmbeddingBackwardArgs{ids.view(), grads[0].view(), dweight.view(), scale, padding_index});
                          if (!direct) sink.add(0, dweight);
                        });
   }

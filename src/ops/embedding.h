@@ -19,11 +19,13 @@ struct EmbeddingBackwardArgs {
   View ids, dy;
   View dweight;  // [vocabulary, n] f32, added to, in token order (deterministic)
   float scale = 1;
+  int64_t padding_index = -1;  // rows with this id give no gradient (the reference's padding_idx)
 };
 PMETAL_DECLARE_KERNELS(embedding_backward, EmbeddingBackwardArgs)
 
 // ids outside [0, vocabulary) must have been refused before: kernels assert.
 Tensor embedding(Context& ctx, const Tensor& ids, const quant::Weight& weight, DType dtype, float scale = 1);
-Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DType dtype, float scale = 1);
+Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DType dtype, float scale = 1,
+                       int64_t padding_index = -1);
 
 }  // namespace pmetal::ops

@@ -49,14 +49,9 @@ SequenceLoss sequence_loss(Context& ctx, models::Model& model, const data::Packe
   models::ForwardOptions forward;
   forward.recompute_blocks = options.recompute_blocks;
   const Tensor hidden = models::forward(ctx, model, batch, forward);
-  const models::Head head = model.head();
-  ops::HeadLossOptions loss = options.head;
-  loss.logit_scale = head.logit_scale;
-  loss.softcap = head.softcap;
   const std::vector<float> row_scale(rows.size(), static_cast<float>(scale));
-  result.head = ops::head_loss(ctx, hidden, head.frozen, head.dense,
-                               ops::to_device(ctx, host_tensor<int32_t>(labels, n, DType::kI32)),
-                               ops::to_device(ctx, host_tensor<float>(row_scale, n, DType::kF32)), loss);
+  result.head = models::loss(ctx, model, hidden, ops::to_device(ctx, host_tensor<int32_t>(labels, n, DType::kI32)),
+                             ops::to_device(ctx, host_tensor<float>(row_scale, n, DType::kF32)), options.head);
   result.loss = result.head.loss;
   return result;
 }

@@ -45,6 +45,7 @@ void backward(const EmbeddingBackwardArgs& args, const KernelContext& kernel) {
       const int64_t c = b * kColumns, width = std::min(kColumns, dy.n - c);
       for (int64_t t = 0; t < dy.rows; ++t) {
         const int64_t id = args.ids.as<int32_t>()[t * args.ids.stride(0)];
+        if (id == args.padding_index) continue;
         PMETAL_ASSERT(id >= 0 && id < args.dweight.dim(0), "token id {} of {}", id, args.dweight.dim(0));
         const int64_t at = id * args.dweight.stride(0) + c;
         load(args.dy, dy.offset(t) + c * dy.step, dy.step, width, v);
