@@ -62,8 +62,8 @@ struct FieldDescriptor {
   std::string_view flag = {};     // "--output" where it is not the name with dashes
   char short_flag = 0;            // 'm' for -m
   std::string_view aliases = {};  // further flags, comma-separated: "--old-name,--older-name"
-  // further YAML places, comma-separated: "lora.r"; "!model.use_flash_attention" stores the opposite of a toggle
-  std::string_view yaml = {};
+  // nested places in YAML and JSON, comma-separated: "lora.r"; "!model.use_flash_attention" stores a toggle's opposite
+  std::string_view places = {};
   std::string_view group = {};
   std::string_view help = {};
   std::string_view value_name = {};  // FILE, DIR, A,B: shown in help

@@ -1,5 +1,6 @@
 // Options as JSON objects, and the JSON Schema of a command.
 #include <cmath>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -71,6 +72,75 @@ Json field_schema(const FieldDescriptor& field, const Json& default_value) {
   return schema;
 }
 
+struct Place {
+  size_t field;
+  bool is_negated;
+};
+
+// "lora.r" -> field; flat names come first
+std::optional<Place> find_place(const JobOptions& options, std::string_view path) {
+  if (const std::optional<size_t> field = options.find(path)) return Place{*field, false};
+  for (size_t i = 0; i < options.fields().size(); ++i)
+    for (std::string_view place : split_commas(options.fields()[i].places)) {
+      const bool is_negated = place.front() == '!';
+      if (is_negated) place.remove_prefix(1);
+      if (place == path) return Place{i, is_negated};
+    }
+  return std::nullopt;
+}
+
+// the names that may stand inside `section` ("" = top level), sections included
+std::vector<std::string_view> names_in(const JobOptions& options, std::string_view section) {
+  std::vector<std::string_view> names;
+  for (const FieldDescriptor& field : options.fields()) {
+    if (section.empty()) names.push_back(field.name);
+    for (std::string_view place : split_commas(field.places)) {
+      if (place.front() == '!') place.remove_prefix(1);
+      const size_t dot = place.find('.');
+      if (section.empty())
+        names.push_back(place.substr(0, dot));
+      else if (place.substr(0, dot) == section)
+        names.push_back(place.substr(dot + 1));
+    }
+  }
+  return names;
+}
+
+class ObjectReader {
+ public:
+  ObjectReader(JobOptions& options, std::string_view where) : options_(options), where_(where) {}
+
+  void read(const Json& object, const std::string& section) {
+    for (const auto& [key, value] : object.items()) {
+      const std::string path = section.empty() ? key : section + "." + key;
+      const std::optional<Place> place = find_place(options_, path);
+      const bool takes_map = place && options_.fields()[place->field].kind == FieldKind::kMap;
+      // `model: x` is the field, `model: {dtype: f32}` the section of that name
+      if (section.empty() && value.is_object() && !takes_map && !names_in(options_, key).empty()) {
+        read(value, key);
+      } else if (place) {
+        read_field(*place, path, value);
+      } else {
+        fail(ErrorCode::kUsage, "{}: unknown key \"{}\"{}", where_, path,
+             did_you_mean(key, names_in(options_, section)));
+      }
+    }
+  }
+
+ private:
+  void read_field(Place place, const std::string& path, const Json& value) {
+    const std::string where = fmt::format("{}: {}", where_, path);
+    if (!used_.insert(place.field).second)
+      fail(ErrorCode::kUsage, "{}: sets {} a second time", where, options_.fields()[place.field].name);
+    options_.set(place.field, value, where);
+    if (place.is_negated) options_.set(place.field, !options_.get(place.field).get<bool>(), where);
+  }
+
+  JobOptions& options_;
+  std::string_view where_;
+  std::set<size_t> used_;
+};
+
 }  // namespace
 
 Json to_json(const JobOptions& options) {
@@ -83,16 +153,8 @@ Json to_json(const JobOptions& options) {
 }
 
 void apply_json(JobOptions& options, const Json& object, std::string_view where) {
-  if (!object.is_object()) fail(ErrorCode::kUsage, "{}: expected an object of options", where);
-  for (const auto& [key, value] : object.items()) {
-    const std::optional<size_t> field = options.find(key);
-    if (!field) {
-      std::vector<std::string_view> names;
-      for (const FieldDescriptor& known : options.fields()) names.push_back(known.name);
-      fail(ErrorCode::kUsage, "{}: unknown key \"{}\"{}", where, key, did_you_mean(key, names));
-    }
-    options.set(*field, value, fmt::format("{}: {}", where, key));
-  }
+  if (!object.is_object()) fail(ErrorCode::kUsage, "{}: expected options, each a name with a value", where);
+  ObjectReader(options, where).read(object, "");
 }
 
 Json json_schema(const JobSpec& spec) {

@@ -94,13 +94,14 @@ class JobOptions {
 // throws Error(kUsage) with all issues of normalize() when there are any
 void require_valid(const JobOptions& options);
 
-// JSON: an object with one member per field; absent optionals are left out. Reading refuses unknown keys.
+// An object with one member per field; absent optionals are left out. Reading takes flat names and the nested places of
+// FieldDescriptor::places, and refuses unknown keys, naming the nearest valid one. `where` begins error messages.
 Json to_json(const JobOptions& options);
 void apply_json(JobOptions& options, const Json& object, std::string_view where);
 Json json_schema(const JobSpec& spec);  // draft 2020-12
 
-// YAML: flat field names, or the nested places of FieldDescriptor::yaml. Errors carry file and line.
-void apply_yaml_text(JobOptions& options, std::string_view text, std::string_view file_name);
+// the same as YAML
+void apply_yaml_text(JobOptions& options, std::string_view text, const std::string& file_name);
 void apply_yaml_file(JobOptions& options, const std::string& path);
 std::string to_yaml(const JobOptions& options);  // flat, only what differs from the default or was given
 std::string sample_yaml(const JobSpec& spec);    // every field with its help as comment
