@@ -168,6 +168,7 @@ constexpr FieldDescriptor kFields[] = {
 };
 
 constexpr RefusedFlag kRefused[] = {
+    {"--no-adaptive-lr", "it is off already; `--adaptive-lr` turns it on"},
     {"--ane", "there is no Neural Engine here: use `--device cpu`"},
     {"--loss-scale", "training runs in bf16 or f32 (`--dtype`), which need no loss scale"},
     {"--no-jit-compilation", "nothing is compiled while training: leave it out"},
