@@ -27,8 +27,12 @@ Batch make_batch(Context& ctx, std::span<const SequenceInput> sequences) {
     PMETAL_ASSERT(s.positions.empty() || s.positions.size() == s.tokens.size(), "{} tokens with {} positions",
                   s.tokens.size(), s.positions.size());
     tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
-    for (size_t i = 0; i < s.tokens.size(); ++i)
+    int32_t reach = 0;
+    for (size_t i = 0; i < s.tokens.size(); ++i) {
       positions.push_back(s.positions.empty() ? static_cast<int32_t>(i) : s.positions[i]);
+      reach = std::max(reach, positions.back() + 1);
+    }
+    batch.rope_length.push_back(s.rope_length > 0 ? s.rope_length : reach);
     lengths.push_back(static_cast<int32_t>(s.tokens.size()));
     batch.cu_q.push_back(static_cast<int32_t>(tokens.size()));
     batch.rows.max_q = std::max<int64_t>(batch.rows.max_q, lengths.back());

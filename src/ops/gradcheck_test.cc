@@ -6,7 +6,7 @@
 
 #include "ops/headers.inc"
 #include "ops/kernel_lists.h"
-#include "ops/testing.h"
+#include "ops/test_support.h"
 
 namespace pmetal::ops {
 namespace {

@@ -88,7 +88,7 @@ void forward(const RowReduceArgs& args, const KernelContext& kernel) {
       return;
     }
     const LogSum<A> s = log_sum(row);
-    const A lse = s.max + std::log(s.sum);
+    const A log_of_sum = std::log(s.sum), lse = s.max + log_of_sum;
     if (args.op == ops::kRowLogSumExp) {
       store(args.y, r * args.y.stride(0), 1, 1, &lse);
       return;
@@ -99,7 +99,7 @@ void forward(const RowReduceArgs& args, const KernelContext& kernel) {
       if (args.op == ops::kRowSoftmax) {
         for (int64_t i = 0; i < n; ++i) out[i] = empty ? A{0} : exp_of(v[i] - s.max) / s.sum;
       } else {
-        for (int64_t i = 0; i < n; ++i) out[i] = empty ? s.max : v[i] - lse;
+        for (int64_t i = 0; i < n; ++i) out[i] = empty ? s.max : (v[i] - s.max) - log_of_sum;
       }
       store(args.y, y.offset(r) + c * y.step, y.step, n, out);
     });
