@@ -1,0 +1,16 @@
+// The core of `pmetal text render`: one conversation as a JSON line in, one line out.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "text/chat/chat.h"
+
+namespace pmetal::text::chat {
+
+// `line`: {"messages", "tools"?, "documents"?, "add_generation_prompt"?, "continue_final_message"? (true or a field),
+// "extra"?, "special_tokens"?, "now"?}; other keys ("id") are ignored. Answer: {"text": …} or {"error": …}, without the
+// newline; never throws for what the line or the template does.
+std::string render_line(const ChatTemplate& chat, std::string_view line);
+
+}  // namespace pmetal::text::chat
