@@ -1,14 +1,15 @@
 # cmake -D SOURCE_DIR=... -P layers.cmake: holds the sources against the house rules.
 #  1. a file of src/<folder>/ includes only from its own folder and those its pmetal_folder() line names in USES
 #  2. heavy third-party headers appear in .cc files only, and only in folders whose line names the library in LIBS;
-#     tests (*_test.cc, and headers test_*.h that only tests include) may take them
+#     tests (*_test.cc, and headers test_*.h and *testing.h, which only tests include) may take them, and gtest
 #  3. no file has more than 800 lines
 #  4. no file names a path of somebody's machine
 cmake_minimum_required(VERSION 3.25)
 set(max_lines 800)
 # header pattern -> library target that a folder must name to include it
 set(heavy "boost/" lib_boost "CLI/" lib_cli11 "nlohmann/json[.]hpp" lib_json "nlohmann/ordered_map" lib_json
-          "yaml-cpp/" lib_yaml "simdjson[.]h" lib_simdjson)
+          "yaml-cpp/" lib_yaml "simdjson[.]h" lib_simdjson "g(test|mock)/" lib_gtest)
+set(of_tests "_test[.]cc$|(^|/)(test_[^/]*|[^/]*testing)[.]h$")
 
 set(errors 0)
 macro(complain text)
@@ -52,13 +53,13 @@ foreach(folder IN LISTS folders)
       if(include MATCHES "\"" AND header MATCHES "/" AND NOT root STREQUAL folder AND NOT root IN_LIST ${folder}_USES)
         complain("${file}: includes \"${header}\", but folder ${folder} may use only: ${${folder}_USES}")
       endif()
-      if(header MATCHES "(^|/)test_[^/]*[.]h$" AND NOT file MATCHES "_test[.]cc$|/test_[^/]*[.]h$")
+      if(include MATCHES "\"" AND header MATCHES "${of_tests}" AND NOT file MATCHES "${of_tests}")
         complain("${file}: includes ${header}, which is for tests only")
       endif()
       set(patterns ${heavy})
       while(patterns)
         list(POP_FRONT patterns pattern library)
-        if(NOT header MATCHES "^${pattern}" OR file MATCHES "_test[.]cc$|/test_[^/]*[.]h$")
+        if(NOT header MATCHES "^${pattern}" OR file MATCHES "${of_tests}")
           continue()
         endif()
         if(NOT file MATCHES "[.]cc$")
