@@ -115,6 +115,15 @@ std::optional<Example> ExampleBuilder::finish(Example example) const {
   return example;
 }
 
+int64_t ExampleBuilder::length_of(const Record& record) const {
+  if (record.format == RecordFormat::kTokens) return static_cast<int64_t>(record.input_ids.size());
+  if (record.format != RecordFormat::kPreference) return encode(render(record)).length();
+  ExampleOptions unlimited = options_;
+  unlimited.max_length = 0;
+  const auto pair = with(unlimited).build_preference(record);
+  return pair ? std::max(pair->chosen.length(), pair->rejected.length()) : 0;
+}
+
 std::optional<Example> ExampleBuilder::build(const Record& record) const {
   if (record.format == RecordFormat::kTokens) {
     Example example{record.input_ids, record.labels.empty() ? record.input_ids : record.labels};

@@ -86,6 +86,8 @@ class ExampleBuilder {
     bool is_chat = false;
   };
   Rendered render(const Record& record) const;
+  int64_t length_of(const Record& record) const;  // tokens before any limit; of a preference, its longer side
+  ExampleBuilder with(const ExampleOptions& options) const { return {encoder_, render_chat_, options}; }
   const ExampleCounts& counts() const { return counts_; }
   const ExampleOptions& options() const { return options_; }
   const Encoder& encoder() const { return encoder_; }

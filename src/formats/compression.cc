@@ -254,9 +254,11 @@ bool LineReader::next(std::string_view& line) {
       return true;
     }
     if (ended_) return false;
-    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
-    end_ -= begin_;
-    begin_ = 0;
+    if (begin_ > 0) {  // a long line is not moved again for every piece that is read
+      std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      begin_ = 0;
+    }
     searched = end_;
     if (end_ == buffer_.size()) {
       if (end_ >= kMaxRecordBytes)

@@ -80,7 +80,9 @@ bool CsvReader::next(std::vector<std::string>& fields) {
 
 std::string csv_field(std::string_view value, char separator) {
   const char special[] = {separator, '"', '\n', '\r', '\0'};
-  if (value.find_first_of(special) == std::string_view::npos && !value.empty()) return std::string(value);
+  const bool is_plain = value.find_first_of(special) == std::string_view::npos && !value.empty() &&
+                        !value.starts_with("\xef");  // at the start of a file it could be taken for a byte-order mark
+  if (is_plain) return std::string(value);
   std::string out = "\"";
   for (char c : value) {
     if (c == '"') out += '"';

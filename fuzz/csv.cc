@@ -1,0 +1,22 @@
+// CSV from anywhere. Properties: fields that are written again with csv_field() are read back equal; errors are Error.
+#include "formats/csv.h"
+
+#include "base/error.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace pmetal;
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  try {
+    formats::CsvReader reader(formats::open_bytes(bytes, "fuzz.csv"), "fuzz.csv");
+    std::vector<std::string> fields, again;
+    while (reader.next(fields)) {
+      std::string line;
+      for (const auto& f : fields) line += (line.empty() ? "" : ",") + formats::csv_field(f);
+      formats::CsvReader check(formats::open_bytes(line, "again.csv"), "again.csv");
+      const bool has_row = check.next(again);
+      PMETAL_ASSERT(has_row && again == fields, "{}", line);
+    }
+  } catch (const Error&) {
+  }
+  return 0;
+}
