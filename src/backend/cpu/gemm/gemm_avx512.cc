@@ -72,6 +72,8 @@ struct StepF32Bf16 {
   }
 };
 
+using UnalignedInt = int __attribute__((aligned(1), may_alias));  // a bf16 pair of a row that may begin anywhere
+
 struct StepBf16 {
   static constexpr int kDepth = 2, kABytes = 4;
   template <int MR, int NV>
@@ -82,7 +84,7 @@ struct StepBf16 {
     for (int j = 0; j < NV; ++j) line[j] = _mm512_loadu_si512(b + j * b_stride);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const __m512i x = _mm512_set1_epi32(*reinterpret_cast<const int*>(a[i]));
+      const __m512i x = _mm512_set1_epi32(*reinterpret_cast<const UnalignedInt*>(a[i]));
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j)
         acc[i][j] = _mm512_dpbf16_ps(acc[i][j], reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(line[j]));
