@@ -304,7 +304,7 @@ constexpr GemmKernels kAvx512{
     .block_rows = 384,
     .chunk_bf16 = 512,
     .chunk_f32 = 256,
-    .super_blocks = 32,
+    .super_blocks = 16,
     .depth_outer_from = 0,
     .transpose16 = transpose16,
     .interleave = interleave,
