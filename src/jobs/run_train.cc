@@ -1,0 +1,265 @@
+// pmetal train: supervised fine-tuning of an adapter or of all parameters.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <ostream>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "data/loader.h"
+#include "jobs/model_session.h"
+#include "jobs/spec.h"
+#include "jobs/specs/train.h"
+#include "jobs/text_session.h"
+#include "jobs/training.h"
+
+namespace pmetal::jobs {
+namespace {
+
+constexpr int64_t kDefaultMaxSeqLen = 8192;
+
+data::TrainOn to_data(TrainOn t) {
+  return t == TrainOn::kLast  ? data::TrainOn::kLast
+         : t == TrainOn::kAll ? data::TrainOn::kAll
+                              : data::TrainOn::kEverything;
+}
+
+data::ColumnFlags column_flags(const TrainOptions& o) {
+  return {o.text_column.value_or(""), o.text_columns, o.column_separator, o.prompt_column.value_or(""),
+          o.response_column.value_or("")};
+}
+
+adapters::PeftConfig peft_config(const TrainOptions& o) {
+  adapters::PeftConfig c;
+  c.r = o.lora_r;
+  c.alpha = o.lora_alpha;
+  c.dropout = o.lora_dropout;
+  c.use_rslora = o.rslora;
+  c.use_dora = o.dora;
+  c.bias = o.lora_bias == LoraBias::kAll        ? adapters::BiasTraining::kAll
+           : o.lora_bias == LoraBias::kLoraOnly ? adapters::BiasTraining::kLoraOnly
+                                                : adapters::BiasTraining::kNone;
+  c.init = o.init_lora_weights == LoraInit::kGaussian ? adapters::LoraInit::kGaussian : adapters::LoraInit::kKaiming;
+  if (o.target_modules == std::vector<std::string>{"all-linear"})
+    c.targets.all_linear = true;
+  else
+    c.targets.names = o.target_modules;
+  c.excludes.names = o.exclude_modules;
+  c.modules_to_save = o.modules_to_save;
+  c.layers_to_transform = o.layers_to_transform;
+  c.rank_pattern = o.rank_pattern;
+  c.alpha_pattern = o.alpha_pattern;
+  c.base_model = o.model;
+  return c;
+}
+
+train::Schedule schedule(const TrainOptions& o, int64_t total_steps) {
+  train::Schedule s;
+  s.base = o.learning_rate;
+  s.total = total_steps;
+  s.warmup = o.warmup_ratio ? static_cast<int64_t>(std::ceil(*o.warmup_ratio * static_cast<double>(total_steps)))
+                            : o.warmup_steps;
+  s.min_ratio = o.min_lr ? *o.min_lr / o.learning_rate : 0;
+  s.stable_ratio = o.wsd_stable_ratio;
+  s.power = o.polynomial_power;
+  switch (o.lr_schedule) {
+    case LrSchedule::kCosine: s.kind = train::ScheduleKind::kCosine; break;
+    case LrSchedule::kLinear: s.kind = train::ScheduleKind::kLinear; break;
+    case LrSchedule::kConstant: s.kind = train::ScheduleKind::kConstant; break;
+    case LrSchedule::kCosineWithRestarts:
+      s.kind = train::ScheduleKind::kCosineWithRestarts;
+      s.cycles = static_cast<double>(o.cosine_num_restarts);
+      break;
+    case LrSchedule::kPolynomial: s.kind = train::ScheduleKind::kPolynomial; break;
+    case LrSchedule::kWsd: s.kind = train::ScheduleKind::kWsd; break;
+  }
+  return s;
+}
+
+// What decides the numbers of a run: a resume with anything else would not be the same run.
+std::string run_identity(const JobOptions& options) {
+  Json j = to_json(options);
+  for (const char* free :
+       {"resume", "log_metrics", "logging_steps", "keep_checkpoints", "save_steps", "eval_steps", "threads",
+        "output_dir", "config_path", "recompute", "gradient_checkpointing_layers", "no_gradient_checkpointing"})
+    j.erase(free);
+  return j.dump();
+}
+
+std::vector<data::PackedSequence> one_by_one(std::vector<data::Example> examples) {
+  std::vector<data::PackedSequence> all;
+  for (const data::Example& e : examples) {
+    data::PackedSequence s;
+    s.append(e);
+    all.push_back(std::move(s));
+  }
+  return all;
+}
+
+// Puts the files of `from` into `to` under their names, the config last: a reader finds the old set or the new one.
+void publish(const fs::path& from, const fs::path& to) {
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& e : fs::directory_iterator(from)) files.push_back(e.path());
+  const auto is_manifest = [](const fs::path& p) {
+    return p.filename() == "config.json" || p.filename() == "adapter_config.json";
+  };
+  std::stable_partition(files.begin(), files.end(), [&](const fs::path& p) { return !is_manifest(p); });
+  for (const fs::path& p : files) fs::rename(p, to / p.filename());
+  sync_directory(to);
+}
+
+}  // namespace
+
+void run_train(const JobOptions& options, JobContext& job) {
+  const TrainOptions& o = options.as<TrainOptions>();
+  ModelSession s = open_session(job, {.model = o.model,
+                                      .dtype = o.dtype,
+                                      .device = o.device,
+                                      .threads = o.threads,
+                                      .for_training = o.full,
+                                      .seed = o.seed});
+  Context& ctx = *s.ctx;
+  const models::ModelInfo& info = s.model->info();
+
+  job.phase("loading_tokenizer", s.checkpoint->folder().string());
+  const TextSession text = open_text(s.checkpoint->folder(), info);
+  const int64_t max_seq_len = o.max_seq_len > 0 ? o.max_seq_len : std::min(info.max_positions, kDefaultMaxSeqLen);
+  if (max_seq_len > info.max_positions)
+    fail(ErrorCode::kUsage, "--max-seq-len {} is above the model's {} positions", max_seq_len, info.max_positions);
+
+  job.phase("tokenizing_dataset", o.dataset);
+  const auto builder = make_example_builder(text, {.train_on = to_data(o.train_on), .max_length = max_seq_len});
+  const std::vector<fs::path> files = data::resolve_files(o.dataset);
+  const auto source = data::open_files(files);
+  std::vector<data::Example> examples =
+      data::read_examples(*source, column_flags(o), *builder, s.threads.get(), o.max_samples.value_or(0));
+  const data::ExampleCounts& counts = builder->counts();
+  if (counts.truncated > 0)
+    job.log(LogLevel::kWarn,
+            "{} of {} samples were longer than {} tokens and were cut; raise --max-seq-len to keep them whole",
+            counts.truncated.load(), counts.built.load(), max_seq_len);
+  if (counts.dropped_nothing_learned > 0)
+    job.log(LogLevel::kWarn, "{} samples had nothing to learn and were left out",
+            counts.dropped_nothing_learned.load());
+  if (examples.empty())
+    fail(
+        ErrorCode::kInvalidInput,
+        "{}: no sample has anything to learn ({} read); check the format with `pmetal dataset validate` and --train-on",
+        o.dataset, counts.built.load() + counts.dropped_nothing_learned.load());
+  std::vector<int64_t> lengths;
+  for (const data::Example& e : examples) lengths.push_back(e.length());
+  const bool pack = !o.no_sequence_packing;
+  const int64_t pack_length =
+      o.pack_max_seq_len ? std::min(*o.pack_max_seq_len, max_seq_len) : data::packing_length(lengths, max_seq_len);
+  const size_t n_examples = examples.size();
+  const auto loader = data::make_loader(std::move(examples), data::fingerprint(files),
+                                        {.seed = o.seed,
+                                         .shuffle = !o.no_shuffle,
+                                         .pack = pack,
+                                         .max_length = pack ? pack_length : max_seq_len,
+                                         .epochs = o.epochs});
+  const int64_t per_step = o.batch_size * o.gradient_accumulation_steps;
+  const int64_t sequences = loader->sequences_per_epoch().value_or(0) * o.epochs;
+  int64_t total_steps = (sequences + per_step - 1) / per_step;
+  if (o.max_steps) total_steps = std::min(total_steps, *o.max_steps);
+
+  // the thing that trains
+  const LearningRates rates{o.learning_rate, o.embedding_lr, o.loraplus_lr_ratio};
+  std::unique_ptr<train::TrainTarget> target;
+  if (o.full) {
+    target = make_model_target(*s.model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
+  } else {
+    s.adapter = adapters::Adapter::create(ctx, *s.model, peft_config(o), o.seed);
+    s.adapter->attach(*s.model, 0);
+    target = make_adapter_target(*s.model, s.adapter, rates);
+  }
+
+  train::TrainOptions t;
+  t.batch_size = o.batch_size;
+  t.accumulation = o.gradient_accumulation_steps;
+  t.max_steps = o.max_steps.value_or(0);
+  t.total_steps = total_steps;
+  t.max_grad_norm = o.max_grad_norm;
+  t.adamw.weight_decay = o.weight_decay;
+  t.schedule = schedule(o, total_steps);
+  t.seed = o.seed;
+  t.recompute = o.recompute == Recompute::kBlocks ? train::Recompute::kBlocks : train::Recompute::kNone;
+  t.save_steps = o.save_steps;
+  t.eval_steps = o.eval_steps;
+  t.keep_checkpoints = static_cast<int>(o.keep_checkpoints);
+  t.output = o.output_dir;
+  t.config_text = run_identity(options);
+
+  if (job.dry_run) {
+    const models::ParameterCount n = models::count_parameters(*s.model);
+    int64_t trained = 0;
+    for (const train::Trainable& p : target->trainables()) trained += p.slot->numel();
+    job.data() << fmt::format(
+        "model       {} ({:.1f} M parameters, {:.2f} M train)\ndata        {} samples, {} tokens, {} sequences of at "
+        "most {} tokens an epoch\n"
+        "steps       {} of {} sequences\nmemory now  {:.2f} GB, optimizer and gradients {:.2f} GB more\noutput      "
+        "{}\n",
+        o.model, static_cast<double>(n.total) / 1e6, static_cast<double>(trained) / 1e6, n_examples,
+        std::accumulate(lengths.begin(), lengths.end(), int64_t{0}), loader->sequences_per_epoch().value_or(0),
+        pack ? pack_length : max_seq_len, total_steps, per_step,
+        static_cast<double>(ctx.allocator().stats().current_bytes) / 1e9, static_cast<double>(trained) * 16 / 1e9,
+        o.output_dir);
+    return;
+  }
+
+  const fs::path output = o.output_dir;
+  fs::create_directories(output);
+  const RunningMark running(output);
+  write_file_atomic(output / "training_args.json", to_json(options).dump(2) + "\n");
+  std::unique_ptr<MetricsWriter> metrics;
+  if (o.log_metrics) {
+    metrics = std::make_unique<MetricsWriter>(*o.log_metrics);
+    metrics->train_start(output.filename().string(), to_json(options).dump());
+  }
+  TrainingObserver observer(job, metrics.get(), o.epochs);
+  train::Trainer trainer(ctx, *target, *loader, t, observer);
+  if (o.eval_dataset) {
+    const auto eval_source = data::open_source(*o.eval_dataset, "validation");
+    trainer.set_eval(one_by_one(data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get())));
+  }
+  if (o.resume) {
+    if (trainer.resume())
+      job.log(LogLevel::kInfo, "resumed at step {}", trainer.steps_done());
+    else
+      fail(ErrorCode::kNotFound, "{}: has no checkpoint to resume from; leave --resume out to start", o.output_dir);
+  }
+  job.log(LogLevel::kInfo, "{} samples in {} sequences an epoch; {} optimizer steps; {:.2f} M parameters train",
+          n_examples, loader->sequences_per_epoch().value_or(0), total_steps,
+          static_cast<double>(trainer.parameters().count()) / 1e6);
+  job.phase("training");
+  const train::TrainSummary summary = trainer.run();
+
+  job.phase("saving_weights", o.output_dir);
+  if (!summary.stopped) {
+    const fs::path staging = output / ".final";
+    fs::remove_all(staging);
+    fs::create_directories(staging);
+    target->save(staging, [&](const std::string& key) -> Tensor {
+      for (const auto& item : trainer.parameters().items())
+        if (item.key == key) return ops::to_host(ctx, trainer.parameters().master(item));
+      return {};
+    });
+    if (!o.full) models::copy_sidecars(s.checkpoint->folder(), staging);
+    publish(staging, output);
+    fs::remove_all(staging);
+    job.artefact(o.output_dir, o.full ? "model" : "adapter");
+  }
+  if (metrics) {
+    metrics->train_end(summary.steps, summary.tokens, summary.final_loss);
+    metrics->close();
+  }
+  job.summary.final_loss = summary.final_loss;
+  job.summary.total_steps = summary.steps;
+  job.summary.total_tokens = summary.tokens;
+  job.summary.output_path = o.output_dir;
+  job.summary.extra.emplace_back("skipped_steps", static_cast<double>(summary.skipped));
+  if (summary.stopped) job.stop_if_cancelled();
+}
+
+}  // namespace pmetal::jobs
