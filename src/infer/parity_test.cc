@@ -105,7 +105,7 @@ TEST_P(Parity, Bf16_logits_stay_within_two_percent) {
 }
 
 TEST_P(Parity, Loss_and_gradients_equal_the_reference) {
-  for (bool recompute : {false, true}) {
+  for (int64_t recompute_group : {0, 1, 2}) {
     const Loaded m(ctx, GetParam(), "config.json", DType::kF32, true);
     Leaves leaves;
     m.model->visit(leaves);
@@ -114,7 +114,7 @@ TEST_P(Parity, Loss_and_gradients_equal_the_reference) {
     Tape tape = ops::make_tape();
     TapeScope recording(ctx, &tape);
     models::ForwardOptions options;
-    options.recompute_blocks = recompute;
+    options.recompute_group = recompute_group;
     const Tensor hidden = models::forward(ctx, *m.model, p.batch, options);
     const models::Head head = m.model->head();
     const std::vector<float> scale(p.labels.size(), 1.f / static_cast<float>(p.labels.size()));

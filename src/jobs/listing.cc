@@ -2,6 +2,9 @@
 
 #include "base/dtype.h"
 #include "jobs/spec.h"
+#include "models/model.h"
+#include "ops/kernel_lists.h"
+#include "quant/weight.h"
 
 namespace pmetal::jobs {
 namespace {
@@ -23,8 +26,38 @@ std::vector<ListRow> dtype_rows() {
   return rows;
 }
 
+std::vector<ListRow> model_rows() {
+  std::vector<ListRow> rows;
+  for (const models::Family* f : models::families()) {
+    std::string types;
+    for (std::string_view t : f->model_types) types += (types.empty() ? "" : ", ") + std::string(t);
+    rows.push_back({std::string(f->name), fmt::format("model_type {}; {}", types, f->architecture)});
+  }
+  return rows;
+}
+
+std::vector<ListRow> format_rows() {
+  std::vector<ListRow> rows;
+  for (const quant::Format* f : quant::formats())
+    rows.push_back({std::string(f->name), f->is_dense ? "dense, row-major" : "kernel layout, made at load"});
+  return rows;
+}
+
+std::vector<ListRow> kernel_rows() {
+  std::vector<ListRow> rows;
+  for (const ops::KernelListing& k : ops::kernel_lists()) {
+    std::string names = "cpu:";
+    for (std::string_view n : k.cpu) names += " " + std::string(n);
+    if (!k.cuda.empty()) names += "; cuda:";
+    for (std::string_view n : k.cuda) names += " " + std::string(n);
+    rows.push_back({std::string(k.op), names});
+  }
+  return rows;
+}
+
 constexpr Listing kListings[] = {
-    {"commands", "Commands", command_rows},
+    {"models", "Model families", model_rows},        {"formats", "Weight formats", format_rows},
+    {"kernels", "Kernels, best first", kernel_rows}, {"commands", "Commands", command_rows},
     {"dtypes", "Element types", dtype_rows},
 };
 

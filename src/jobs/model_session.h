@@ -14,7 +14,7 @@ namespace pmetal::jobs {
 
 struct SessionOptions {
   std::string model;
-  std::optional<std::string> adapter;
+  std::optional<std::string> adapter = std::nullopt;
   ComputeDtype dtype = ComputeDtype::kBF16;
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;

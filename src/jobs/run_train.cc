@@ -184,7 +184,8 @@ void run_train(const JobOptions& options, JobContext& job) {
   t.adamw.weight_decay = o.weight_decay;
   t.schedule = schedule(o, total_steps);
   t.seed = o.seed;
-  t.recompute = o.recompute == Recompute::kBlocks ? train::Recompute::kBlocks : train::Recompute::kNone;
+  t.recompute_group = o.recompute == Recompute::kBlocks ? o.gradient_checkpointing_layers : 0;
+  t.neftune_alpha = o.neftune_alpha;
   t.save_steps = o.save_steps;
   t.eval_steps = o.eval_steps;
   t.keep_checkpoints = static_cast<int>(o.keep_checkpoints);

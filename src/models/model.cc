@@ -1,9 +1,11 @@
 #include "models/model.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
+#include "base/rng.h"
 #include "formats/json_reader.h"
 
 namespace pmetal::models {
@@ -37,16 +39,52 @@ std::unique_ptr<Model> build(const nlohmann::ordered_json& config, const std::st
   return family_of(config, source).build(config, source);
 }
 
+namespace {
+
+// uniform noise per sequence; the draw of an element depends on seed, step, row identity and feature alone
+Tensor embedding_noise(Context& ctx, const nn::Batch& batch, int64_t hidden, DType dtype, float alpha) {
+  PMETAL_ASSERT(batch.row_ids.defined());
+  const Tensor ids = ops::to_host(ctx, batch.row_ids);
+  std::vector<float> noise(static_cast<size_t>(batch.n_tokens() * hidden));
+  const auto key = philox_key(batch.dropout.seed);
+  for (int64_t s = 0; s < batch.n_sequences(); ++s) {
+    const int64_t begin = batch.cu_q[static_cast<size_t>(s)], end = batch.cu_q[static_cast<size_t>(s) + 1];
+    const float size = alpha / std::sqrt(static_cast<float>((end - begin) * hidden));
+    for (int64_t r = begin; r < end; ++r) {
+      const uint64_t id = static_cast<uint64_t>(ids.data<int64_t>()[r]);
+      for (int64_t c = 0; c < hidden; c += 4) {
+        const PhiloxBlock x =
+            philox4x32(key, {static_cast<uint32_t>(c >> 2), static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32),
+                             static_cast<uint32_t>(RngPurpose::kNeftune) << 24 ^ batch.dropout.step});
+        for (int64_t i = 0; i < 4 && c + i < hidden; ++i)
+          noise[static_cast<size_t>(r * hidden + c + i)] = size * (2 * uniform_open(x[static_cast<size_t>(i)]) - 1);
+      }
+    }
+  }
+  return ops::cast(ctx, ops::to_device(ctx, host_tensor<float>(noise, Shape{batch.n_tokens(), hidden}, DType::kF32)),
+                   dtype);
+}
+
+}  // namespace
+
 Tensor forward(Context& ctx, Model& model, const nn::Batch& batch, const ForwardOptions& options) {
   const std::shared_ptr<StepValues> step = model.begin(ctx, batch);
   Hidden x = model.embed(ctx, batch);
+  if (options.embedding_noise > 0)
+    x = {ops::add(ctx, x.sum(ctx),
+                  embedding_noise(ctx, batch, model.info().hidden, model.dtype, options.embedding_noise)),
+         {}};
   if (options.taps) options.taps->push_back(x.sum(ctx).detached());
-  for (int64_t i = 0; i < model.info().layers; ++i) {
-    if (options.recompute_blocks && ctx.tape()) {
+  const int64_t layers = model.info().layers;
+  const int64_t group = ctx.tape() && !options.taps ? options.recompute_group : 0;
+  for (int64_t i = 0; i < layers; i += std::max<int64_t>(group, 1)) {
+    if (group > 0) {
       // the batch is copied: the backward runs after the caller may have let go of it
       x = {ops::checkpoint(ctx, x.sum(ctx),
-                           [&model, i, batch, step](Context& c, const Tensor& in) {
-                             return model.block(c, i, {in, {}}, batch, *step).sum(c);
+                           [&model, i, end = std::min(layers, i + group), batch, step](Context& c, const Tensor& in) {
+                             Hidden h{in, {}};
+                             for (int64_t j = i; j < end; ++j) h = model.block(c, j, h, batch, *step);
+                             return h.sum(c);
                            }),
            {}};
     } else {

@@ -85,7 +85,10 @@ class Model {
 };
 
 struct ForwardOptions {
-  bool recompute_blocks = false;        // keep only what enters each block; compute it again in the backward
+  // > 0: keep only what enters each group of so many blocks; compute the group again in the backward
+  int64_t recompute_group = 0;
+  // NEFTune (Jain et al. 2023): adds U(-1, 1) · alpha / sqrt(length · hidden) to the embeddings of each sequence
+  float embedding_noise = 0;
   std::vector<Tensor>* taps = nullptr;  // when given: receives what enters layer 0, then leaves each layer
 };
 // embed, all blocks, final: hidden rows for the head [R, hidden]

@@ -27,7 +27,7 @@ nn::Batch make_batch(Context& ctx, const data::PackedSequence& packed, const Los
   nn::Batch batch = nn::make_batch(ctx, sequences);
   batch.dropout.seed = options.seed;
   batch.dropout.step = options.step;
-  if (options.draws) batch.row_ids = row_identities(ctx, packed);
+  if (options.draws || options.embedding_noise > 0) batch.row_ids = row_identities(ctx, packed);
   return batch;
 }
 
@@ -47,7 +47,8 @@ SequenceLoss sequence_loss(Context& ctx, models::Model& model, const data::Packe
   const Shape n{result.n_learned};
   batch.output_rows = ops::to_device(ctx, host_tensor<int32_t>(rows, n, DType::kI32));
   models::ForwardOptions forward;
-  forward.recompute_blocks = options.recompute_blocks;
+  forward.recompute_group = options.recompute_group;
+  forward.embedding_noise = options.embedding_noise;
   const Tensor hidden = models::forward(ctx, model, batch, forward);
   const std::vector<float> row_scale(rows.size(), static_cast<float>(scale));
   result.head = models::loss(ctx, model, hidden, ops::to_device(ctx, host_tensor<int32_t>(labels, n, DType::kI32)),

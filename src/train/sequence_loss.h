@@ -8,7 +8,8 @@
 namespace pmetal::train {
 
 struct LossOptions {
-  bool recompute_blocks = false;
+  int64_t recompute_group = 0;  // see models::ForwardOptions
+  float embedding_noise = 0;
   ops::HeadLossOptions head;
   // dropout identity; ids of rows are hashes of document and position, so they do not depend on packing
   uint64_t seed = 0;

@@ -51,7 +51,8 @@ StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches)
   parameters_.zero_gradients(ctx_);
   Sums sums;
   LossOptions loss_options;
-  loss_options.recompute_blocks = o_.recompute == Recompute::kBlocks;
+  loss_options.recompute_group = o_.recompute_group;
+  loss_options.embedding_noise = static_cast<float>(o_.neftune_alpha);
   loss_options.head = o_.head;
   loss_options.seed = o_.seed;
   loss_options.step = static_cast<uint32_t>(step_);

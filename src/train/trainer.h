@@ -31,8 +31,6 @@ class TrainTarget {
   virtual bool draws_random() const { return false; }  // dropout
 };
 
-enum class Recompute { kAuto, kNone, kBlocks };
-
 struct TrainOptions {
   int64_t batch_size = 1;    // packed sequences per micro-batch
   int64_t accumulation = 4;  // micro-batches per optimizer step
@@ -42,7 +40,8 @@ struct TrainOptions {
   AdamWOptions adamw;
   Schedule schedule;
   uint64_t seed = 42;
-  Recompute recompute = Recompute::kNone;
+  int64_t recompute_group = 0;  // > 0: blocks are computed again in the backward, so many at a time
+  double neftune_alpha = 0;
   ops::HeadLossOptions head;
   int64_t save_steps = 500, eval_steps = 0, log_steps = 1;
   int keep_checkpoints = 3;

@@ -105,8 +105,6 @@ constexpr FieldDescriptor kFields[] = {
      .help = "clip the gradient to this norm; 0 = off", .min = 0, .max = 1000},
     {PMETAL_FIELD(neftune_alpha), .kind = kNumber, .places = "training.neftune_alpha", .group = "Optimization",
      .help = "NEFTune noise on the embeddings; 0 = off", .min = 0, .max = 1000},
-    {PMETAL_FIELD(adaptive_lr), .kind = kToggle, .places = "training.adaptive_lr", .group = "Optimization",
-     .help = "lower the learning rate on loss spikes, plateaus and divergence"},
 
     {PMETAL_FIELD(lora_r), .kind = kInteger, .places = "lora.r", .group = "LoRA", .help = "rank of the adapter",
      .min = 1, .max = 1024},
@@ -148,13 +146,6 @@ constexpr FieldDescriptor kFields[] = {
      .help = "blocks computed again as one group", .min = 1, .max = 1024},
     {PMETAL_FIELD(no_gradient_checkpointing), .kind = kToggle, .places = "!training.gradient_checkpointing",
      .group = "Compute", .help = "the same as --recompute none"},
-    {PMETAL_FIELD(no_flash_attention), .kind = kToggle, .places = "!model.use_flash_attention", .group = "Compute",
-     .help = "use the plain attention kernel"},
-    {PMETAL_FIELD(no_fused), .kind = kToggle, .group = "Compute", .help = "use plain kernels instead of fused ones"},
-    {PMETAL_FIELD(no_fused_optimizer), .kind = kToggle, .aliases = "--no-metal-fused-optimizer", .group = "Compute",
-     .help = "use the plain optimizer kernel"},
-    {PMETAL_FIELD(cut_cross_entropy), .kind = kToggle, .group = "Compute",
-     .help = "loss in chunks, never all logits at once: always so here"},
 
     {PMETAL_FIELD(output_dir), .kind = kPath, .flag = "--output", .short_flag = 'o', .aliases = "--output-dir",
      .places = "training.output_dir", .group = "Output", .help = "folder for adapter or model, checkpoints and logs",
@@ -168,7 +159,12 @@ constexpr FieldDescriptor kFields[] = {
 };
 
 constexpr RefusedFlag kRefused[] = {
-    {"--no-adaptive-lr", "it is off already; `--adaptive-lr` turns it on"},
+    {"--no-adaptive-lr", "the learning rate follows --lr-schedule alone: leave it out"},
+    {"--no-flash-attention", "attention has one implementation here, without a score matrix: leave it out"},
+    {"--no-fused", "kernels are chosen by the hardware; PMETAL_VERBOSE=dispatch shows which"},
+    {"--no-fused-optimizer", "the optimizer step is one pass over all parameters: leave it out"},
+    {"--no-metal-fused-optimizer", "the optimizer step is one pass over all parameters: leave it out"},
+    {"--cut-cross-entropy", "the loss is always computed in chunks: leave it out"},
     {"--ane", "there is no Neural Engine here: use `--device cpu`"},
     {"--loss-scale", "training runs in bf16 or f32 (`--dtype`), which need no loss scale"},
     {"--no-jit-compilation", "nothing is compiled while training: leave it out"},

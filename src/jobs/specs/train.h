@@ -58,7 +58,6 @@ struct TrainOptions {
   double weight_decay = 0.01;
   double max_grad_norm = 1.0;
   double neftune_alpha = 0.0;
-  bool adaptive_lr = false;
   // LoRA
   int64_t lora_r = 16;
   double lora_alpha = 32;
@@ -78,12 +77,8 @@ struct TrainOptions {
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
   Recompute recompute = Recompute::kAuto;
-  int64_t gradient_checkpointing_layers = 4;
+  int64_t gradient_checkpointing_layers = 1;
   bool no_gradient_checkpointing = false;
-  bool no_flash_attention = false;
-  bool no_fused = false;
-  bool no_fused_optimizer = false;
-  bool cut_cross_entropy = false;
   // Output
   std::string output_dir = "./output";
   int64_t save_steps = 500;
