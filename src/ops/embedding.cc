@@ -40,8 +40,9 @@ Tensor embedding_dense(Context& ctx, const Tensor& ids, const Tensor& weight, DT
                            dweight = c.empty(shape, dtype);
                            fill(c, dweight, 0);
                          }
-                         dispatch(c, embedding_backward_cpu, embedding_backward_cuda,
-                                  EmbeddingBackwardArgs{ids.view(), grads[0].view(), dweight.view(), scale, padding_index});
+                         dispatch(
+                             c, embedding_backward_cpu, embedding_backward_cuda,
+                             EmbeddingBackwardArgs{ids.view(), grads[0].view(), dweight.view(), scale, padding_index});
                          if (!direct) sink.add(0, dweight);
                        });
   }

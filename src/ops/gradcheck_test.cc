@@ -84,6 +84,10 @@ Case head_case(const char* name, bool dense, HeadLossOptions options) {
           }};
 }
 
+Tensor squared_probabilities(Context& c, const Tensor& logits, int64_t) {
+  return sum(c, unary(c, softmax(c, logits), Unary::kSquare));
+}
+
 std::vector<Case> cases() {
   static const quant::Weight weight = frozen(7, 5, 1);
   const Tensor ids = ids_of({2, 0, 2, 1}), distinct = ids_of({4, 0, 2});
@@ -205,6 +209,28 @@ std::vector<Case> cases() {
       head_case("trainable", true, {}),
       head_case("all terms", true, {0.8f, 3, 0.01f, 0.1f, true}),
       head_case("all terms, frozen", false, {1.3f, 5, 0.02f, 0.2f, false}),
+      {"token_logprobs",
+       {"head_loss"},
+       {{6, 5}, {11, 5}},
+       [](auto& c, auto& in) {
+         return token_logprobs(c, in[0], nullptr, in[1], ids_of({0, 10, 3, 3, 7, 1}), {0.8f, 3}).logprobs;
+       }},
+      {"token_logprobs frozen",
+       {"head_loss"},
+       {{4, 5}},
+       [](auto& c, auto& in) {
+         return unary(c, token_logprobs(c, in[0], &weight, {}, ids_of({0, 6, 3, 3})).logprobs, Unary::kExp);
+       }},
+      {"head_chunks",
+       {"linear", "matmul"},
+       {{6, 5}, {11, 5}},
+       [](auto& c, auto& in) {
+         return affine(c, head_chunks(c, in[0], nullptr, in[1], {0.8f, 3}, squared_probabilities), 3);
+       }},
+      {"head_chunks frozen",
+       {"linear"},
+       {{6, 5}},
+       [](auto& c, auto& in) { return head_chunks(c, in[0], &weight, {}, {}, squared_probabilities); }},
       {"checkpoint",
        {"glu", "matmul"},
        {{4, 5}, {3, 5}},

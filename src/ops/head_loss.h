@@ -1,6 +1,7 @@
 // The head and its loss, chunk by chunk: full logits never exist. Rows of hidden states meet the head matrix; a loss is
-// a function of the rows of logits. Cross entropy of the next token is the built-in one; other objectives use
-// head_chunks() with a function of their own.
+// a function of the rows of logits. head_loss is the cross entropy of the next token; token_logprobs gives each row's
+// log-probability to objectives that combine them (DPO, GRPO ...); head_chunks takes any function of logit rows
+// (distillation).
 #pragma once
 
 #include <functional>
@@ -41,5 +42,22 @@ struct HeadLossOptions {
 // context records, and scaled by the upstream gradient in the backward.
 HeadLoss head_loss(Context& ctx, const Tensor& hidden, const quant::Weight* weight, const Tensor& dense,
                    const Tensor& labels, const Tensor& row_scale, const HeadLossOptions& options = {});
+
+struct TokenLogprobs {
+  Tensor logprobs;  // [M] f32: log p(label); differentiable
+  Tensor entropy;   // [M] f32, as numbers
+  Tensor correct;   // [M] u8
+};
+// The backward meets the head once more, with the upstream gradients as weights of the rows: nothing of size V is kept.
+// logit_scale and softcap of the options apply; z_loss and label_smoothing must be 0.
+TokenLogprobs token_logprobs(Context& ctx, const Tensor& hidden, const quant::Weight* weight, const Tensor& dense,
+                             const Tensor& labels, const HeadLossOptions& options = {});
+
+// Sum of `loss` over chunks of rows: loss(ctx, logits [rows, V] f32, first_row) -> [1], made of ops whose one
+// differentiable input is the logits (scaled and capped as the options say). Gradients are computed in the forward when
+// the context records, chunk by chunk.
+using LogitLoss = std::function<Tensor(Context&, const Tensor& logits, int64_t first_row)>;
+Tensor head_chunks(Context& ctx, const Tensor& hidden, const quant::Weight* weight, const Tensor& dense,
+                   const HeadLossOptions& options, const LogitLoss& loss);
 
 }  // namespace pmetal::ops

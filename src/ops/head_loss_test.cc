@@ -72,6 +72,35 @@ TEST(Head_loss, Equals_the_loss_made_of_primitive_ops_over_several_chunks) {
   EXPECT_LT(relative_error(values_of(b.variable()->grad), values_of(d.variable()->grad)), 1e-5);
 }
 
+TEST(Token_logprobs, And_chunks_give_the_same_as_head_loss) {
+  Context ctx = make_context();
+  PhiloxStream rng(6, RngPurpose::kSynthetic);
+  const int64_t rows = 600;
+  const Tensor h = random_tensor(rng, {rows, 16}), w = random_tensor(rng, {90, 16});
+  std::vector<int32_t> labels(rows);
+  for (int32_t& label : labels) label = static_cast<int32_t>(rng.below(90));
+  const Tensor ids = ids_of(labels), scale = floats_of(std::vector<float>(rows, 0.25f), {rows});
+  Tape tape = make_tape();
+  ctx.set_tape(&tape);
+  const Tensor a = make_leaf(h, "h"), b = make_leaf(h, "h"), c = make_leaf(h, "h");
+  const HeadLoss loss = head_loss(ctx, a, nullptr, w, ids, scale);
+  tape.backward(ctx, loss.loss, floats_of({1}, {1}));
+  const TokenLogprobs each = token_logprobs(ctx, b, nullptr, w, ids);
+  tape.backward(ctx, each.logprobs, floats_of(std::vector<float>(rows, -0.25f), {rows}));
+  int calls = 0;
+  const Tensor chunked = head_chunks(ctx, c, nullptr, w, {}, [&](Context& inner, const Tensor& logits, int64_t first) {
+    ++calls;
+    const Tensor own = ids.narrowed(0, first, logits.dim(0));
+    return affine(inner, sum(inner, gather_columns(inner, log_softmax(inner, logits), own)), -0.25f);
+  });
+  tape.backward(ctx, chunked, floats_of({1}, {1}));
+  EXPECT_GT(calls, 1);
+  EXPECT_NEAR(item(ctx, chunked), item(ctx, loss.loss), 1e-5 * item(ctx, chunked));
+  EXPECT_LT(relative_error(values_of(affine(ctx, each.logprobs, -1)), values_of(loss.nll)), 1e-6);
+  EXPECT_TRUE(same_bits(a.variable()->grad, b.variable()->grad));
+  EXPECT_LT(relative_error(values_of(c.variable()->grad), values_of(a.variable()->grad)), 1e-5);
+}
+
 TEST(Head_loss, Bf16_lies_within_a_hundredth_of_f32_for_every_format) {
   PhiloxStream rng(3, RngPurpose::kSynthetic);
   const Tensor h = random_tensor(rng, {37, 64}, DType::kBF16), w = random_tensor(rng, {203, 64}, DType::kBF16, 0.2);
