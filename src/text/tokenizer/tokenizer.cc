@@ -100,11 +100,12 @@ void Tokenizer::Impl::prepare() {
       normalizer->apply(text, arena);
       token_text[t.id] = text.text;
     }
-    (t.normalized ? normalized_tokens : raw_tokens).add(token_text[t.id], static_cast<int32_t>(i));
+    if (finds_added) (t.normalized ? normalized_tokens : raw_tokens).add(token_text[t.id], static_cast<int32_t>(i));
     if (t.special) special.insert(t.content);
   }
   is_special.resize(vocab_size);
   for (int32_t id = 0; id < vocab_size; ++id) is_special[id] = special.contains(token_text[id]);
+  for (const auto& [id, text] : shown_as) token_text[id] = text;
   if (decodes_bytes) {
     token_bytes.resize(vocab_size);
     for (int32_t id = 0; id < vocab_size; ++id)

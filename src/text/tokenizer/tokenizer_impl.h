@@ -32,6 +32,8 @@ struct Tokenizer::Impl {
   std::optional<Truncation> truncation;
   std::optional<Padding> padding;
   std::vector<AddedToken> added;  // by id
+  bool finds_added = true;        // false: added tokens are never read out of a text
+  std::vector<std::pair<int32_t, std::string>> shown_as;  // ids that decode to another text than their token
 
   // derived by prepare()
   const Bpe* bytes_model = nullptr;  // set when the fast way applies: scan, then byte-level BPE
