@@ -82,8 +82,8 @@ class Precompiled final : public Normalizer {
     uint32_t c;
     int change;
   };
-  // The last new characters are insertions where there are more than before; where there are fewer, the last character so
-  // far takes the loss (none at the very start: so it is in the reference).
+  // The last new characters are insertions where there are more than before; where there are fewer, the last character
+  // so far takes the loss (none at the very start: so it is in the reference).
   static void replace(std::vector<Step>& steps, std::string_view from, std::string_view to) {
     for (size_t at = 0; at < to.size();) steps.push_back({next_char(to, at), 0});
     const int excess = static_cast<int>(count_chars(to)) - static_cast<int>(count_chars(from));

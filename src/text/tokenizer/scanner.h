@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <string_view>
+#include <vector>
 
 namespace pmetal::text {
 
@@ -11,7 +12,16 @@ namespace pmetal::text {
 // the text without gaps.
 using ScanFunction = size_t (*)(std::string_view text, size_t at);
 
+struct KnownPattern {
+  std::string_view name, pattern;
+  ScanFunction scan;
+};
+const std::vector<KnownPattern>& known_patterns();
+
 // the scanner for this pattern text, or null
 ScanFunction find_scanner(std::string_view pattern);
+
+// the pattern of Qwen2 and Qwen3, which our own trainer uses
+extern const char* const kQwen2Pattern;
 
 }  // namespace pmetal::text

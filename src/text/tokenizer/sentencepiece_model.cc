@@ -82,7 +82,8 @@ class SentencePieceModel final : public Model {
     std::sort(order.begin(), order.end(), std::greater<>());
     order.erase(std::unique(order.begin(), order.end()), order.end());
     for (float s : scores_)
-      ranks_.push_back(static_cast<uint32_t>(std::lower_bound(order.begin(), order.end(), s, std::greater<>()) - order.begin()));
+      ranks_.push_back(
+          static_cast<uint32_t>(std::lower_bound(order.begin(), order.end(), s, std::greater<>()) - order.begin()));
   }
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<SentencePieceScratch>(); }
@@ -179,7 +180,8 @@ class SentencePieceModel final : public Model {
           std::push_heap(s.heap.begin(), s.heap.end(), std::greater<>());
         }
     }
-    for (int32_t i = 0; i >= 0; i = symbols[i].next) emit_bpe(text, symbols[i].begin, symbols[i].size, unused_cut, s.path);
+    for (int32_t i = 0; i >= 0; i = symbols[i].next)
+      emit_bpe(text, symbols[i].begin, symbols[i].size, unused_cut, s.path);
   }
 
   // A piece that is marked unused falls apart into what it was merged from.
@@ -219,7 +221,8 @@ class SentencePieceModel final : public Model {
         if (node == ByteTrie::kNoNode) break;
         const int32_t id = trie_.value(node);
         if (id < 0 || types_[id] == Type::kUnused) continue;
-        offer(end, types_[id] == Type::kUserDefined ? static_cast<float>(end - at) * max_score_ - 0.1f : scores_[id], id);
+        offer(end, types_[id] == Type::kUserDefined ? static_cast<float>(end - at) * max_score_ - 0.1f : scores_[id],
+              id);
         has_single |= end - at == n;
       }
       if (!has_single) offer(at + n, unknown_score_, unk_id_);

@@ -31,8 +31,8 @@ struct Tokenizer::Impl {
   bool decodes_bytes = false;  // the decoder is ByteLevel alone
   std::optional<Truncation> truncation;
   std::optional<Padding> padding;
-  std::vector<AddedToken> added;  // by id
-  bool finds_added = true;        // false: added tokens are never read out of a text
+  std::vector<AddedToken> added;                          // by id
+  bool finds_added = true;                                // false: added tokens are never read out of a text
   std::vector<std::pair<int32_t, std::string>> shown_as;  // ids that decode to another text than their token
 
   // derived by prepare()
