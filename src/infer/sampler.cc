@@ -1,0 +1,214 @@
+#include "infer/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "base/error.h"
+#include "infer/filters.h"
+#include "infer/logits_processors.h"
+
+namespace pmetal::infer {
+namespace {
+
+constexpr float kGreedyBelow = 1e-5f;
+constexpr float kImpossibleLogprob = -9999;  // JSON has no infinity
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// a row must hold a number for at least one token
+void check_row(std::span<const float> logits) {
+  bool any = false;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (std::isnan(logits[i]) || logits[i] == kInfinity)
+      fail(ErrorCode::kNumerical, "the logit of token {} is {}; no token can be drawn from this row", i, logits[i]);
+    any |= logits[i] != -kInfinity;
+  }
+  if (!any) fail(ErrorCode::kNumerical, "every token is ruled out; nothing can be drawn");
+}
+
+}  // namespace
+
+Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt, std::vector<int32_t> eos_ids,
+                 std::vector<int32_t> stop_ids, uint32_t stream)
+    : params_(std::move(params)),
+      history_(prompt, params_.penalty_last_n),
+      eos_ids_(std::move(eos_ids)),
+      stop_ids_(std::move(stop_ids)),
+      stream_(stream),
+      mu_(params_.mirostat ? 2.0 * static_cast<double>(params_.mirostat->tau) : 0) {}
+
+bool Sampler::is_greedy() const {
+  return (params_.dynamic_temperature ? params_.dynamic_temperature->max : params_.temperature) < kGreedyBelow;
+}
+
+void Sampler::before_filters(std::span<float> logits) const {
+  apply_masks(logits, params_, history_, eos_ids_, stop_ids_);
+  apply_bias(logits, params_, history_);
+  apply_penalties(logits, params_, history_);
+  apply_dry(logits, params_.dry, history_.tokens());
+  apply_no_repeat_ngram(logits, params_.no_repeat_ngram, history_.tokens());
+}
+
+void Sampler::set_temperature(Candidates& c) const {
+  float t = params_.temperature;
+  if (const auto& d = params_.dynamic_temperature)
+    t = std::max(kGreedyBelow,
+                 static_cast<float>(d->min + (d->max - d->min) *
+                                                 std::pow(c.relative_entropy(), static_cast<double>(d->exponent))));
+  if (t != 1) c.scale(t);
+}
+
+float Sampler::noise_uniform(uint32_t token, RngPurpose purpose) const {
+  const PhiloxBlock block =
+      philox4x32(philox_key(params_.seed), {token >> 2, static_cast<uint32_t>(history_.output_length()),
+                                            stream_ | 0x100u * static_cast<uint32_t>(purpose), 0});
+  return uniform_open(block[token & 3]);
+}
+
+void Sampler::filter(Candidates& c) const {
+  const bool llama = params_.order == SamplerOrder::kLlama;
+  if (!llama) set_temperature(c);
+  if (params_.mirostat) {
+    if (llama) set_temperature(c);
+    return c.surprise_at_most(mu_);
+  }
+  const int64_t keep = params_.min_tokens_to_keep;
+  if (params_.top_n_sigma > 0) c.top_n_sigma(params_.top_n_sigma);
+  if (params_.top_k > 0) c.top_k(std::max(params_.top_k, keep));
+  if (params_.typical_p < 1) c.typical(params_.typical_p, keep);
+  if (params_.top_p < 1) c.top_p(params_.top_p, keep);
+  if (params_.min_p > 0) c.min_p(params_.min_p, keep);
+  if (params_.epsilon_cutoff > 0) c.epsilon(params_.epsilon_cutoff, keep);
+  if (params_.eta_cutoff > 0) c.eta(params_.eta_cutoff, keep);
+  if (const Xtc& x = params_.xtc;
+      x.probability > 0 && x.threshold <= 0.5f && noise_uniform(0, RngPurpose::kXtcCoin) < x.probability)
+    c.exclude_top(x.threshold, x.keep);
+  if (llama) set_temperature(c);
+}
+
+// arg min over v of E_v / p_v, E exponentially distributed: as drawing from p. Compared as ln E_v - z_v, which needs no
+// normalisation.
+int32_t Sampler::draw(const Candidates& candidates) const {
+  constexpr float kLeastLogE = -23;  // below ln(2^-33), the least ln E there is
+  const PhiloxBlock::value_type none = ~0u;
+  uint32_t block_index = none;
+  PhiloxBlock block{};
+  const auto score = [&](const Candidate& c) {
+    const auto id = static_cast<uint32_t>(c.id);
+    if (block_index != id >> 2) {
+      block_index = id >> 2;
+      block =
+          philox4x32(philox_key(params_.seed), {block_index, static_cast<uint32_t>(history_.output_length()),
+                                                stream_ | 0x100u * static_cast<uint32_t>(RngPurpose::kTokenDraw), 0});
+    }
+    return std::log(-std::log1p(-uniform_open(block[id & 3]))) - c.z;
+  };
+  const std::vector<Candidate>& items = candidates.items();
+  // begin with the likeliest: tokens so unlikely that no noise could make them win are not looked at
+  const Candidate* winner = &*std::min_element(items.begin(), items.end(), comes_before);
+  float best = score(*winner);
+  for (const Candidate& c : items) {
+    if (kLeastLogE - c.z > best) continue;
+    const float s = score(c);
+    if (s < best || (s == best && c.id < winner->id)) {
+      best = s;
+      winner = &c;
+    }
+  }
+  return winner->id;
+}
+
+void Sampler::process(std::span<float> logits) {
+  before_filters(logits);
+  check_row(logits);
+  if (is_greedy()) {
+    const int32_t best = arg_max(logits);
+    std::fill(logits.begin(), logits.end(), -kInfinity);
+    logits[static_cast<size_t>(best)] = 0;
+    return;
+  }
+  Candidates candidates(logits);
+  filter(candidates);
+  std::fill(logits.begin(), logits.end(), -kInfinity);
+  for (const Candidate& c : candidates.items()) logits[static_cast<size_t>(c.id)] = c.z;
+}
+
+Sampled Sampler::sample(std::span<float> logits) {
+  Sampled out;
+  const bool raw = params_.wants_logprobs && params_.logprobs_mode == LogprobsMode::kRaw;
+  std::vector<float> before;
+  if (raw) {
+    before.assign(logits.begin(), logits.end());
+    out.top = LogSoftmax(before).top(params_.logprobs);
+  }
+  before_filters(logits);
+  check_row(logits);
+  surprise_ = -1;
+  if (is_greedy()) {
+    out.id = arg_max(logits);
+  } else {
+    Candidates candidates(logits);
+    filter(candidates);
+    out.id = draw(candidates);
+    if (params_.mirostat) {
+      const double log_sum = candidates.log_sum();
+      for (const Candidate& c : candidates.items())
+        if (c.id == out.id) surprise_ = (log_sum - c.z) / std::log(2.0);
+    }
+    if (params_.wants_logprobs && !raw) {
+      std::fill(logits.begin(), logits.end(), -kInfinity);
+      for (const Candidate& c : candidates.items()) logits[static_cast<size_t>(c.id)] = c.z;
+    }
+  }
+  if (raw) out.logprob = LogSoftmax(before).of(out.id);
+  if (params_.wants_logprobs && !raw) {
+    const LogSoftmax processed(logits);
+    out.logprob = processed.of(out.id);
+    out.top = processed.top(params_.logprobs);
+  }
+  return out;
+}
+
+void Sampler::accept(int32_t id) {
+  history_.push(id);
+  if (params_.mirostat && surprise_ >= 0) {
+    mu_ -= static_cast<double>(params_.mirostat->eta) * (surprise_ - static_cast<double>(params_.mirostat->tau));
+    surprise_ = -1;
+  }
+}
+
+LogSoftmax::LogSoftmax(std::span<const float> logits) : logits_(logits) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float z : logits) sum += std::exp(z - top);
+  log_sum_ = top + std::log(sum);
+}
+
+float LogSoftmax::of(int32_t id) const {
+  const float z = logits_[static_cast<size_t>(id)];
+  return z == -kInfinity ? kImpossibleLogprob : static_cast<float>(z - log_sum_);
+}
+
+std::vector<TokenLogprob> LogSoftmax::top(int64_t n) const {
+  std::vector<int32_t> ids(logits_.size());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+  const auto end = ids.begin() + std::min<std::ptrdiff_t>(n, static_cast<std::ptrdiff_t>(ids.size()));
+  std::partial_sort(ids.begin(), end, ids.end(), [&](int32_t a, int32_t b) {
+    const float za = logits_[static_cast<size_t>(a)], zb = logits_[static_cast<size_t>(b)];
+    return za > zb || (za == zb && a < b);
+  });
+  std::vector<TokenLogprob> top;
+  for (auto i = ids.begin(); i != end; ++i) top.push_back({*i, of(*i)});
+  return top;
+}
+
+int32_t arg_max(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+uint64_t random_seed() {
+  std::random_device device;
+  return static_cast<uint64_t>(device()) << 32 | device();
+}
+
+}  // namespace pmetal::infer

@@ -1,0 +1,82 @@
+// Sampler: from one row of f32 logits to one token. The order is: masks, bias, penalties, then the arg max for
+// temperature 0, else temperature, top-n-sigma, top-k, typical, top-p, min-p, epsilon and eta cuts, XTC (mirostat
+// replaces these filters), draw. Noise is a pure function of (seed, stream, position, token id), so a token does not
+// depend on batch mates, chunking or preemption, and there is no generator state.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/rng.h"
+#include "infer/sampling_params.h"
+#include "infer/token_history.h"
+
+namespace pmetal::infer {
+
+class Candidates;
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+};
+
+struct Sampled {
+  int32_t id = 0;
+  float logprob = 0;              // filled when the parameters want logprobs
+  std::vector<TokenLogprob> top;  // by value, then lower id
+};
+
+class Sampler {
+ public:
+  // `eos_ids` end a text for the model, `stop_ids` for this request as well; `stream` is the index among several
+  // answers to one request. Parameters have passed validate().
+  Sampler(SamplingParams params, std::span<const int32_t> prompt, std::vector<int32_t> eos_ids = {},
+          std::vector<int32_t> stop_ids = {}, uint32_t stream = 0);
+
+  // The next token; overwrites `logits` [vocabulary]. Does not append it: call accept(). Error(kNumerical) when the row
+  // has NaN or +infinity, or no token may be drawn.
+  Sampled sample(std::span<float> logits);
+  void accept(int32_t id);
+
+  // What the draw is made from: logits after all steps, -infinity for tokens that cannot be drawn; in place. For tests
+  // and for processed logprobs.
+  void process(std::span<float> logits);
+
+  const SamplingParams& params() const { return params_; }
+  const TokenHistory& history() const { return history_; }
+  double mirostat_mu() const { return mu_; }
+
+ private:
+  void before_filters(std::span<float> logits) const;
+  void filter(Candidates& candidates) const;
+  void set_temperature(Candidates& candidates) const;
+  int32_t draw(const Candidates& candidates) const;
+  bool is_greedy() const;
+  float noise_uniform(uint32_t token, RngPurpose purpose) const;
+
+  SamplingParams params_;
+  TokenHistory history_;
+  std::vector<int32_t> eos_ids_, stop_ids_;
+  uint32_t stream_;
+  double mu_ = 0;         // mirostat's state
+  double surprise_ = -1;  // of the token last drawn, until it is accepted
+};
+
+// Log-softmax of a row: the values of `ids`, or the n largest by value, then lower id.
+class LogSoftmax {
+ public:
+  explicit LogSoftmax(std::span<const float> logits);
+  float of(int32_t id) const;  // -9999 for a token that cannot be drawn
+  std::vector<TokenLogprob> top(int64_t n) const;
+
+ private:
+  std::span<const float> logits_;
+  double log_sum_ = 0;
+};
+
+int32_t arg_max(std::span<const float> logits);  // the lowest id on ties
+
+// 64 random bits of the system, for requests without a seed
+uint64_t random_seed();
+
+}  // namespace pmetal::infer
