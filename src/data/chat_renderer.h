@@ -1,14 +1,17 @@
-// Joins a chat template to this folder's RenderChat: what is learned in training is rendered by the code that renders
-// prompts in inference.
+// Joins a chat template to this folder's RenderChat: the one renderer of training, inference and serving.
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "data/example.h"
 #include "text/chat/chat.h"
 
 namespace pmetal::data {
 
-RenderChat make_chat_renderer(std::shared_ptr<const text::chat::ChatTemplate> chat);
+// `train_on` as in the ExampleOptions it is used with: turns are looked for only where they matter. `extra_json`: an
+// object of further template variables (enable_thinking, ...), or empty. Thread-safe.
+RenderChat make_chat_renderer(std::shared_ptr<const text::chat::ChatTemplate> chat, TrainOn train_on = TrainOn::kAll,
+                              const std::string& extra_json = {});
 
 }  // namespace pmetal::data

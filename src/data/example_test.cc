@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "data/chat_renderer.h"
 #include "data/test_support.h"
 
 namespace pmetal::data {
@@ -139,6 +140,50 @@ TEST(Example, A_token_across_the_border_of_a_span_counts_as_learned) {
   };
   const auto e = ExampleBuilder(pairs, nullptr, {}).build(parse(R"({"prompt":"abc","completion":"def"})")).value();
   EXPECT_EQ(e.labels, (std::vector<int32_t>{kIgnore, 2, 4}));
+}
+
+// a template of its own, rendered by the real interpreter
+RenderChat jinja_chat(std::string_view source, TrainOn train_on = TrainOn::kAll) {
+  return make_chat_renderer(std::make_shared<const text::chat::ChatTemplate>(
+                                text::chat::ChatTemplate::from_source(source, "test.jinja", text::jinja::Value())),
+                            train_on);
+}
+
+TEST(Example, Real_templates_mark_turns_by_prefix_or_by_generation_blocks) {
+  const std::string plain =
+      "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}"
+      "{% if add_generation_prompt %}[assistant]{% endif %}";
+  const std::string marked =
+      "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{% generation %}{{ m.content }};"
+      "{% endgeneration %}{% else %}{{ m.content }};{% endif %}{% endfor %}";
+  for (const auto& source : {plain, marked}) {
+    for (const auto& [train_on, learned] :
+         {std::pair{TrainOn::kAll, "a1;a2;"}, std::pair{TrainOn::kLast, "a2;"},
+          std::pair{TrainOn::kEverything, "[system]s;[user]u1;[assistant]a1;[user]u2;[assistant]a2;"}}) {
+      ExampleOptions options;
+      options.train_on = train_on;
+      const ExampleBuilder builder(byte_encoder(), jinja_chat(source, train_on), options);
+      EXPECT_EQ(learned_text(builder.build(parse(kTwoTurns)).value()), learned);
+    }
+    const ExampleBuilder builder(byte_encoder(), jinja_chat(source), {});
+    EXPECT_EQ(
+        learned_text(
+            builder
+                .build(parse(
+                    R"({"prompt":[{"role":"user","content":"u"},{"role":"assistant","content":"x"},{"role":"user","content":"v"}],"completion":[{"role":"assistant","content":"y"}]})"))
+                .value()),
+        "y;");
+  }
+}
+
+TEST(Example, Errors_of_a_template_name_the_row) {
+  const ExampleBuilder builder(byte_encoder(), jinja_chat("{{ raise_exception('no system role') }}"), {});
+  try {
+    builder.build(parse(kTwoTurns));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), ::testing::AllOf(::testing::HasSubstr("f.jsonl:1"), ::testing::HasSubstr("no system role")));
+  }
 }
 
 }  // namespace

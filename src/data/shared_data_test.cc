@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/testing.h"
+#include "data/chat_renderer.h"
 #include "data/loader.h"
 #include "data/text_encoder.h"
 
@@ -16,21 +17,9 @@ std::shared_ptr<const text::Tokenizer> student_tokenizer() {
   return text::Tokenizer::from_dir(kShared / "models" / "tiny-student");
 }
 
-// the template of tiny-student, written out
-RenderChat chatml() {
-  return [](const std::string& messages, const std::string&) {
-    RenderedChat out;
-    int64_t index = 0;
-    for (const auto& m : nlohmann::json::parse(messages)) {
-      out.text += "<|im_start|>" + m["role"].get<std::string>() + "\n";
-      const auto begin = static_cast<int64_t>(out.text.size());
-      out.text += m["content"].get<std::string>() + "<|im_end|>";
-      if (m["role"] == "assistant") out.assistant.push_back({index, {begin, static_cast<int64_t>(out.text.size())}});
-      out.text += "\n";
-      ++index;
-    }
-    return out;
-  };
+RenderChat student_chat() {
+  return make_chat_renderer(std::make_shared<const text::chat::ChatTemplate>(
+      text::chat::ChatTemplate::from_model_dir(kShared / "models" / "tiny-student")));
 }
 
 TEST(SharedData, The_validation_text_has_the_stored_number_of_tokens) {
@@ -45,7 +34,7 @@ TEST(SharedData, The_validation_text_has_the_stored_number_of_tokens) {
 TEST(SharedData, Chats_pack_to_98_percent_and_learn_what_the_assistant_said) {
   if (kShared.empty()) return;
   const auto tokenizer = student_tokenizer();
-  const ExampleBuilder builder(make_encoder(tokenizer, 0), chatml(), {});
+  const ExampleBuilder builder(make_encoder(tokenizer, 0), student_chat(), {});
   const auto examples = read_examples(*open_source(kShared / "data" / "sft.jsonl"), {}, builder);
   EXPECT_EQ(examples.size(), 1700u);
   EXPECT_EQ(builder.counts().dropped_nothing_learned.load(), 0);
@@ -58,7 +47,7 @@ TEST(SharedData, Chats_pack_to_98_percent_and_learn_what_the_assistant_said) {
   std::vector<int32_t> learned;
   for (size_t i = 0; i < examples[1].ids.size(); ++i)
     if (examples[1].labels[i] != kIgnore) learned.push_back(examples[1].ids[i]);
-  EXPECT_EQ(tokenizer->decode(learned), "26 - 18 = 8\nThe answer is 8.<|im_end|>");
+  EXPECT_EQ(tokenizer->decode(learned), "26 - 18 = 8\nThe answer is 8.<|im_end|>\n");
 }
 
 TEST(SharedData, Every_reference_set_is_read_whole) {

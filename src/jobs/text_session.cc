@@ -24,7 +24,7 @@ TextSession open_text(const std::filesystem::path& folder, const models::ModelIn
 std::shared_ptr<data::ExampleBuilder> make_example_builder(const TextSession& text,
                                                            const data::ExampleOptions& options) {
   return std::make_shared<data::ExampleBuilder>(data::make_encoder(text.tokenizer, text.eos),
-                                                data::make_chat_renderer(text.chat), options);
+                                                data::make_chat_renderer(text.chat, options.train_on), options);
 }
 
 }  // namespace pmetal::jobs
