@@ -10,10 +10,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     formats::CsvReader reader(formats::open_bytes(bytes, "fuzz.csv"), "fuzz.csv");
     std::vector<std::string> fields, again;
     while (reader.next(fields)) {
-      std::string line;
-      for (const auto& f : fields) line += (line.empty() ? "" : ",") + formats::csv_field(f);
+      // the first field keeps the line from looking like a compressed file
+      std::string line = "x";
+      for (const auto& f : fields) line += "," + formats::csv_field(f);
       formats::CsvReader check(formats::open_bytes(line, "again.csv"), "again.csv");
       const bool has_row = check.next(again);
+      again.erase(again.begin(), again.begin() + (has_row ? 1 : 0));
       PMETAL_ASSERT(has_row && again == fields, "{}", line);
     }
   } catch (const Error&) {
