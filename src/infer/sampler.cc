@@ -28,13 +28,10 @@ void check_row(std::span<const float> logits) {
 
 }  // namespace
 
-Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt, std::vector<int32_t> eos_ids,
-                 std::vector<int32_t> stop_ids, uint32_t stream)
+Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt, SamplerSetup setup)
     : params_(std::move(params)),
       history_(prompt, params_.penalty_last_n),
-      eos_ids_(std::move(eos_ids)),
-      stop_ids_(std::move(stop_ids)),
-      stream_(stream),
+      setup_(std::move(setup)),
       mu_(params_.mirostat ? 2.0 * static_cast<double>(params_.mirostat->tau) : 0) {}
 
 bool Sampler::is_greedy() const {
@@ -42,7 +39,9 @@ bool Sampler::is_greedy() const {
 }
 
 void Sampler::before_filters(std::span<float> logits) const {
-  apply_masks(logits, params_, history_, eos_ids_, stop_ids_);
+  if (setup_.vocabulary > 0 && static_cast<size_t>(setup_.vocabulary) < logits.size())
+    std::fill(logits.begin() + setup_.vocabulary, logits.end(), -kInfinity);
+  apply_masks(logits, params_, history_, setup_.eos_ids, setup_.stop_ids);
   apply_bias(logits, params_, history_);
   apply_penalties(logits, params_, history_);
   apply_dry(logits, params_.dry, history_.tokens());
@@ -61,7 +60,7 @@ void Sampler::set_temperature(Candidates& c) const {
 float Sampler::noise_uniform(uint32_t token, RngPurpose purpose) const {
   const PhiloxBlock block =
       philox4x32(philox_key(params_.seed), {token >> 2, static_cast<uint32_t>(history_.output_length()),
-                                            stream_ | 0x100u * static_cast<uint32_t>(purpose), 0});
+                                            setup_.stream | 0x100u * static_cast<uint32_t>(purpose), 0});
   return uniform_open(block[token & 3]);
 }
 
@@ -97,9 +96,9 @@ int32_t Sampler::draw(const Candidates& candidates) const {
     const auto id = static_cast<uint32_t>(c.id);
     if (block_index != id >> 2) {
       block_index = id >> 2;
-      block =
-          philox4x32(philox_key(params_.seed), {block_index, static_cast<uint32_t>(history_.output_length()),
-                                                stream_ | 0x100u * static_cast<uint32_t>(RngPurpose::kTokenDraw), 0});
+      block = philox4x32(philox_key(params_.seed),
+                         {block_index, static_cast<uint32_t>(history_.output_length()),
+                          setup_.stream | 0x100u * static_cast<uint32_t>(RngPurpose::kTokenDraw), 0});
     }
     return std::log(-std::log1p(-uniform_open(block[id & 3]))) - c.z;
   };

@@ -26,12 +26,18 @@ struct Sampled {
   std::vector<TokenLogprob> top;  // by value, then lower id
 };
 
+// What the sampler must know of the sequence beside its tokens.
+struct SamplerSetup {
+  std::vector<int32_t> eos_ids = {};   // end a text for the model
+  std::vector<int32_t> stop_ids = {};  // end it for this request as well
+  uint32_t stream = 0;                 // index among several answers to one request
+  int64_t vocabulary = 0;              // ids from here on are padding, never drawn; 0: there is none
+};
+
 class Sampler {
  public:
-  // `eos_ids` end a text for the model, `stop_ids` for this request as well; `stream` is the index among several
-  // answers to one request. Parameters have passed validate().
-  Sampler(SamplingParams params, std::span<const int32_t> prompt, std::vector<int32_t> eos_ids = {},
-          std::vector<int32_t> stop_ids = {}, uint32_t stream = 0);
+  // Parameters have passed validate().
+  Sampler(SamplingParams params, std::span<const int32_t> prompt, SamplerSetup setup = {});
 
   // The next token; overwrites `logits` [vocabulary]. Does not append it: call accept(). Error(kNumerical) when the row
   // has NaN or +infinity, or no token may be drawn.
@@ -56,8 +62,7 @@ class Sampler {
 
   SamplingParams params_;
   TokenHistory history_;
-  std::vector<int32_t> eos_ids_, stop_ids_;
-  uint32_t stream_;
+  SamplerSetup setup_;
   double mu_ = 0;         // mirostat's state
   double surprise_ = -1;  // of the token last drawn, until it is accepted
 };

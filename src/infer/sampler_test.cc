@@ -195,7 +195,7 @@ TEST(Sampler, Equals_the_stored_processors) {
       for (size_t i = 0; i < kLength; ++i) prompt.push_back(static_cast<int32_t>(ids[r * kLength + i]));
       std::vector<float> z(logits.begin() + static_cast<std::ptrdiff_t>(r * kV),
                            logits.begin() + static_cast<std::ptrdiff_t>((r + 1) * kV));
-      Sampler(p, prompt, eos).process(z);
+      Sampler(p, prompt, {.eos_ids = eos}).process(z);
       float least = kInf;
       for (float x : z)
         if (x != -kInf) least = std::min(least, x);
@@ -395,6 +395,12 @@ TEST(Sampler, Zero_temperature_takes_the_lowest_of_equals) {
   EXPECT_EQ(sampler.sample(z).id, 1);
 }
 
+TEST(Sampler, Padded_ids_are_never_drawn) {
+  Sampler sampler({.temperature = 0}, {}, {.vocabulary = 3});
+  std::vector<float> z = {1, 3, 2, 9};
+  EXPECT_EQ(sampler.sample(z).id, 1);
+}
+
 TEST(Sampler, Masks_hold_against_bias) {
   const SamplingParams p{
       .temperature = 0, .logit_bias = {{0, 100.f}, {3, 50.f}}, .banned = {0}, .allowed = std::vector<int32_t>{0, 1, 2}};
@@ -404,7 +410,7 @@ TEST(Sampler, Masks_hold_against_bias) {
 }
 
 TEST(Sampler, No_stop_id_before_min_tokens_and_no_end_token_under_ignore_eos) {
-  Sampler sampler({.temperature = 0, .min_tokens = 2}, {}, {0}, {1});
+  Sampler sampler({.temperature = 0, .min_tokens = 2}, {}, {.eos_ids = {0}, .stop_ids = {1}});
   const std::vector<float> z = {9, 8, 1};
   for (int32_t want : {2, 2, 0}) {
     std::vector<float> row = z;
@@ -412,7 +418,7 @@ TEST(Sampler, No_stop_id_before_min_tokens_and_no_end_token_under_ignore_eos) {
     EXPECT_EQ(id, want);
     sampler.accept(id);
   }
-  Sampler endless({.temperature = 0, .ignore_eos = true}, {}, {0}, {1});
+  Sampler endless({.temperature = 0, .ignore_eos = true}, {}, {.eos_ids = {0}, .stop_ids = {1}});
   std::vector<float> row = z;
   EXPECT_EQ(endless.sample(row).id, 1);
 }
@@ -472,7 +478,7 @@ TEST(Sampler, Rare_tokens_come_as_often_as_they_should) {
 TEST(Sampler, The_draw_is_a_function_of_seed_stream_and_position) {
   const std::vector<float> z(1000, 0.f);
   const auto draw = [&](uint64_t seed, uint32_t stream, int64_t position) {
-    Sampler sampler({.seed = seed}, {}, {}, {}, stream);
+    Sampler sampler({.seed = seed}, {}, {.stream = stream});
     for (int64_t i = 0; i < position; ++i) sampler.accept(0);
     std::vector<float> row = z;
     return sampler.sample(row).id;

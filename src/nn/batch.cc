@@ -36,11 +36,6 @@ Batch make_batch(Context& ctx, std::span<const SequenceInput> sequences) {
     lengths.push_back(static_cast<int32_t>(s.tokens.size()));
     batch.cu_q.push_back(static_cast<int32_t>(tokens.size()));
     batch.rows.max_q = std::max<int64_t>(batch.rows.max_q, lengths.back());
-    int32_t rope_length = s.rope_length;
-    if (rope_length == 0)
-      for (size_t i = 0; i < s.tokens.size(); ++i)
-        rope_length = std::max(rope_length, (s.positions.empty() ? static_cast<int32_t>(i) : s.positions[i]) + 1);
-    batch.rope_length.push_back(rope_length);
     any_adapter |= s.adapter != -2;
   }
   if (any_adapter)
