@@ -1,5 +1,7 @@
 #include "infer/generate.h"
 
+#include <algorithm>
+
 #include "infer/kv.h"
 
 namespace pmetal::infer {
@@ -10,6 +12,12 @@ nn::KvStore make_kv_store(Context& ctx, const models::Model& model, int64_t max_
   return nn::KvStore(ctx, std::move(layers), max_pages, model.dtype);
 }
 
+namespace {
+
+int32_t arg_max(const float* row, int64_t n) { return static_cast<int32_t>(std::max_element(row, row + n) - row); }
+
+}  // namespace
+
 std::vector<int32_t> generate_greedy(Context& ctx, models::Model& model, std::span<const int32_t> prompt, int64_t n) {
   nn::KvStore store = make_kv_store(ctx, model, nn::KvStore::pages_for(static_cast<int64_t>(prompt.size()) + n));
   nn::SequenceState state(store);
@@ -18,14 +26,47 @@ std::vector<int32_t> generate_greedy(Context& ctx, models::Model& model, std::sp
     const nn::StepSequence sequence[] = {{.state = &state, .tokens = next}};
     const nn::KvStore::Step step = store.begin_step(ctx, sequence);
     const Tensor z = ops::to_host(ctx, models::logits(ctx, model, models::forward(ctx, model, step.batch)));
-    const float* row = z.data<float>();
-    int32_t best = 0;
-    for (int64_t v = 1; v < z.dim(1); ++v)
-      if (row[v] > row[best]) best = static_cast<int32_t>(v);
+    const int32_t best = arg_max(z.data<float>(), z.dim(1));
     generated.push_back(best);
     next = {best};
   }
   return generated;
+}
+
+std::vector<std::vector<int32_t>> generate_greedy(Context& ctx, models::Model& model,
+                                                  std::span<const std::vector<int32_t>> prompts, int64_t max_tokens,
+                                                  int32_t stop, int64_t group) {
+  std::vector<std::vector<int32_t>> all(prompts.size());
+  for (size_t first = 0; first < prompts.size(); first += static_cast<size_t>(group)) {
+    const size_t n = std::min(prompts.size() - first, static_cast<size_t>(group));
+    int64_t pages = 0;
+    for (size_t i = 0; i < n; ++i)
+      pages += nn::KvStore::pages_for(static_cast<int64_t>(prompts[first + i].size()) + max_tokens);
+    nn::KvStore store = make_kv_store(ctx, model, pages);
+    std::vector<nn::SequenceState> states;
+    for (size_t i = 0; i < n; ++i) states.emplace_back(store);
+    std::vector<std::vector<int32_t>> next(prompts.begin() + static_cast<int64_t>(first),
+                                           prompts.begin() + static_cast<int64_t>(first + n));
+    std::vector<size_t> active(n);
+    for (size_t i = 0; i < n; ++i) active[i] = i;
+    for (int64_t t = 0; t < max_tokens && !active.empty(); ++t) {
+      std::vector<nn::StepSequence> sequences;
+      for (size_t i : active) sequences.push_back({.state = &states[i], .tokens = next[i]});
+      const nn::KvStore::Step step = store.begin_step(ctx, sequences);
+      const Tensor z =
+          ops::to_host(ctx, models::logits(ctx, model, models::forward(ctx, model, step.batch), &step.batch));
+      std::vector<size_t> going;
+      for (size_t r = 0; r < active.size(); ++r) {
+        const int32_t token = arg_max(z.data<float>() + static_cast<int64_t>(r) * z.dim(1), z.dim(1));
+        if (token == stop) continue;
+        all[first + active[r]].push_back(token);
+        next[active[r]] = {token};
+        going.push_back(active[r]);
+      }
+      active = std::move(going);
+    }
+  }
+  return all;
 }
 
 }  // namespace pmetal::infer

@@ -1,7 +1,10 @@
 #include "jobs/text_session.h"
 
+#include <nlohmann/json.hpp>
+
 #include "data/chat_renderer.h"
 #include "data/text_encoder.h"
+#include "text/template/json.h"
 
 namespace pmetal::jobs {
 
@@ -19,6 +22,13 @@ TextSession open_text(const std::filesystem::path& folder, const models::ModelIn
   if (!eos.empty()) s.eos = s.tokenizer->token_to_id(eos);
   if (!s.eos && !info.eos.empty()) s.eos = info.eos[0];
   return s;
+}
+
+std::string chat_prompt(const TextSession& text, const std::string& question) {
+  const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", question}}};
+  text::chat::ChatOptions options;
+  options.add_generation_prompt = true;
+  return text.chat->render(text::jinja::parse_json(messages.dump()), options).text;
 }
 
 std::shared_ptr<data::ExampleBuilder> make_example_builder(const TextSession& text,

@@ -20,6 +20,8 @@ struct TextSession {
 
 // Error(kNotFound) when the folder has no tokenizer; Error(kInvalidInput) when its ids exceed the model's vocabulary
 TextSession open_text(const std::filesystem::path& folder, const models::ModelInfo& info);
+// one user turn, ready for an answer
+std::string chat_prompt(const TextSession& text, const std::string& question);
 std::shared_ptr<data::ExampleBuilder> make_example_builder(const TextSession& text,
                                                            const data::ExampleOptions& options);
 

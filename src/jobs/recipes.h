@@ -1,0 +1,32 @@
+// The quickstart's recipes: sizes of model and run that fit a machine of a given speed into a few minutes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "jobs/specs/quickstart.h"
+#include "tensor/context.h"
+
+namespace pmetal::jobs {
+
+struct RecipeSpec {
+  std::string_view name;
+  double from_gflops;  // the least speed (bf16 products, all threads) it is chosen for
+  // Qwen3 architecture
+  int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary;
+  // pretraining
+  int64_t corpus_bytes, pretrain_steps, sequence_length, batch_size;
+  double pretrain_lr;
+  // fine-tuning
+  int64_t tuning_rows, tuning_steps, tuning_batch;
+  int64_t lora_r;
+  double tuning_lr;
+};
+
+const RecipeSpec& recipe_of(Recipe recipe);  // kSmall, kMedium or kLarge
+const RecipeSpec& recipe_for_speed(double gflops);
+double measure_gflops(Context& ctx, double seconds);  // bf16 matrix products as the training does them
+std::string model_config(const RecipeSpec& recipe);   // config.json
+
+}  // namespace pmetal::jobs
