@@ -35,7 +35,9 @@ int main(int argc, char** argv) {
       if (tokenizer->encode(text, options).ids != e.ids)
         pmetal::fail(pmetal::ErrorCode::kInvalidInput, "ids differ without offsets for {}", line);
       options.with_offsets = true;
-      std::cout << json{{"ids", e.ids}, {"offsets", offsets}, {"decode", decoded},
+      std::cout << json{{"ids", e.ids},
+                        {"offsets", offsets},
+                        {"decode", decoded},
                         {"decode_skip", tokenizer->decode(e.ids, true)}}
                        .dump()
                 << '\n';

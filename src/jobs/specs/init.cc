@@ -9,8 +9,8 @@ using Options = InitOptions;
 using enum FieldKind;
 
 constexpr FieldDescriptor kFields[] = {
-    {PMETAL_FIELD(output), .kind = kPath, .short_flag = 'o', .group = "Output", .help = "file to write, or folder with --random-model",
-     .value_name = "PATH", .is_output = true},
+    {PMETAL_FIELD(output), .kind = kPath, .short_flag = 'o', .group = "Output",
+     .help = "file to write, or folder with --random-model", .value_name = "PATH", .is_output = true},
     {PMETAL_FIELD(force), .kind = kToggle, .group = "Output", .help = "replace a file that is there already"},
     {PMETAL_FIELD(random_model), .kind = kPath, .group = "Random weights",
      .help = "write a checkpoint of this config.json's shape with random weights instead", .value_name = "CONFIG"},
@@ -25,8 +25,9 @@ constexpr FieldDescriptor kFields[] = {
 extern const JobSpec spec_init = {
     .name = "init",
     .summary = "write a sample configuration for train, or a checkpoint of random weights",
-    .examples = "init --output train.yaml\n"
-                "init --random-model bench/shapes/qwen3-0.6b.json --output ./random-0.6b",
+    .examples =
+        "init --output train.yaml\n"
+        "init --random-model bench/shapes/qwen3-0.6b.json --output ./random-0.6b",
     .fields = kFields,
     .options = options_type<InitOptions>(),
 };
