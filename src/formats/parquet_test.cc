@@ -46,9 +46,8 @@ TEST_P(ParquetFile, Gives_back_the_rows_that_were_written) {
 INSTANTIATE_TEST_SUITE_P(Oracle, ParquetFile,
                          ::testing::Values("flat-hyparquet", "flat-hyparquet-encoded", "flat-duckdb-uncompressed",
                                            "flat-duckdb-snappy", "flat-duckdb-gzip", "flat-duckdb-zstd",
-                                           "flat-duckdb-lz4_raw", "flat-duckdb-v2", "chats-duckdb-uncompressed",
-                                           "chats-duckdb-snappy", "chats-duckdb-gzip", "chats-duckdb-zstd",
-                                           "chats-duckdb-lz4_raw", "chats-duckdb-v2", "types"));
+                                           "flat-duckdb-lz4_raw", "flat-duckdb-v2", "chats-duckdb-snappy",
+                                           "chats-duckdb-zstd", "chats-duckdb-v2", "types"));
 
 TEST(Parquet, Skipping_lands_on_the_same_row) {
   const auto want = expected("flat");
