@@ -84,7 +84,7 @@ class Lowercase final : public Normalizer {
 class StripAccents final : public Normalizer {
   void apply(Normalized& text, Arena& arena) const override {
     const CharClasses classes;
-    filter(text, arena, [&](uint32_t c) { return !(classes(c) & kMark); });
+    filter(text, arena, [&](uint32_t c) { return !(classes(c) & kAccent); });
   }
 };
 

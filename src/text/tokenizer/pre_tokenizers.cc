@@ -165,7 +165,7 @@ class Digits final : public PreTokenizer {
   void split(const Normalized& piece, Arena&, std::vector<Normalized>& out) const override {
     const CharClasses classes;
     cut_at(
-        piece, [&](uint32_t c) { return (classes(c) & kNumber) != 0; },
+        piece, [&](uint32_t c) { return (classes(c) & kNumeric) != 0; },
         individual_ ? SplitBehavior::kIsolated : SplitBehavior::kContiguous, out);
   }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "text/tokenizer/unicode.h"
+#include "text/tokenizer/unicode_updates.h"
 
 namespace pmetal::text {
 
@@ -24,9 +25,21 @@ constexpr std::string_view kSpaceItems =
 constexpr std::string_view kNotSpaceItems =
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}";
+// Oniguruma's word characters: Alphabetic, M, Nd, Pc, and of Latin-1 the numbers as well
 constexpr std::string_view kWordItems =
-    "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"
-    "\\x{1f170}-\\x{1f189}";
+    "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+
+// class items for the characters of a general category (or of all with that first letter) that PCRE2 does not know yet
+std::string newer_items(std::string_view category) {
+  std::string items;
+  for (const CategoryUpdate& u : kRegexUpdates)
+    if (std::string_view(u.category).starts_with(category)) {
+      items += fmt::format("\\x{{{:x}}}", u.first);
+      if (u.last > u.first) items += fmt::format("-\\x{{{:x}}}", u.last);
+    }
+  return items;
+}
 
 class Translator {
  public:
@@ -71,17 +84,15 @@ class Translator {
       case 'S':
         if (!in_class) return item(kSpaceItems, true);
         return item(kNotSpaceItems, false);
-      case 'w': return item(kWordItems, false);
-      case 'W': return item(kWordItems, true);
+      case 'w':
+      case 'W':
+        return item(std::string(kWordItems) + newer_items("L") + newer_items("M") + newer_items("Nd"), c == 'W');
       case 'h': return item("0-9a-fA-F", false);
       case 'H': return item("0-9a-fA-F", true);
       case 'd':
-      case 'D':
-        out += c == 'd' ? "\\p{Nd}" : "\\P{Nd}";
-        at_ += 2;
-        return;
+      case 'D': at_ += 2; return category(out, "Nd", c == 'D', in_class);
       case 'p':
-      case 'P': return property(out);
+      case 'P': return property(out, in_class);
       default:
         out += '\\';
         out += c;
@@ -89,7 +100,18 @@ class Translator {
     }
   }
 
-  void property(std::string& out) {
+  // A negated category inside a class stays with PCRE2's data: what is newer cannot be taken out of it there.
+  static void category(std::string& out, const std::string& name, bool negated, bool in_class) {
+    const std::string newer = name == "C" || name == "Cn" ? "" : newer_items(name);
+    if (newer.empty() || (in_class && negated))
+      out += (negated ? "\\P{" : "\\p{") + name + "}";
+    else if (in_class)
+      out += "\\p{" + name + "}" + newer;
+    else
+      out += (negated ? "[^\\p{" : "[\\p{") + name + "}" + newer + "]";
+  }
+
+  void property(std::string& out, bool in_class) {
     const size_t close = in_.find('}', at_);
     if (in_.substr(at_ + 2, 1) != "{" || close == std::string_view::npos) unsupported("\\p without {name}");
     std::string name(in_.substr(at_ + 3, close - at_ - 3));
@@ -116,10 +138,11 @@ class Translator {
                                                              "Emoji",      "Ideographic", "ID_Continue", "Any"};
     bool is_binary = false;
     for (auto b : kBinary) is_binary |= name == b;
-    if (name.size() > 2 && !is_binary) name = "sc:" + name;  // PCRE2 would take script extensions
+    at_ = close + 1;
+    if (name.size() <= 2) return category(out, name, negated, in_class);
+    if (!is_binary) name = "sc:" + name;  // PCRE2 would take script extensions
     out += negated ? "\\P{" : "\\p{";
     out += name + "}";
-    at_ = close + 1;
   }
 
   // "(?m" is Oniguruma's dot-matches-newline

@@ -2,8 +2,11 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
+
+#include "text/tokenizer/unicode_updates.h"
 
 namespace pmetal::text {
 
@@ -28,12 +31,12 @@ uint16_t classify(uint32_t c) {
     case UTF8PROC_CATEGORY_LT: bits = kTitle | kWord; break;
     case UTF8PROC_CATEGORY_LM: bits = kModifier | kWord; break;
     case UTF8PROC_CATEGORY_LO: bits = kOtherLetter | kWord; break;
-    case UTF8PROC_CATEGORY_MN: bits = kMark | kNonspacing | kWord; break;
+    case UTF8PROC_CATEGORY_MN: bits = kMark | kAccent | kNonspacing | kWord; break;
     case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME: bits = kMark | kWord; break;
-    case UTF8PROC_CATEGORY_ND: bits = kNumber | kDecimal | kWord; break;
-    case UTF8PROC_CATEGORY_NL: bits = kNumber | kWord; break;
-    case UTF8PROC_CATEGORY_NO: bits = kNumber; break;
+    case UTF8PROC_CATEGORY_ME: bits = kMark | kAccent | kWord; break;
+    case UTF8PROC_CATEGORY_ND: bits = kNumber | kNumeric | kWord; break;
+    case UTF8PROC_CATEGORY_NL: bits = kNumber | kNumeric | kWord; break;
+    case UTF8PROC_CATEGORY_NO: bits = kNumber | kNumeric; break;
     case UTF8PROC_CATEGORY_PC: bits = kPunctuation | kWord; break;
     case UTF8PROC_CATEGORY_PD:
     case UTF8PROC_CATEGORY_PS:
@@ -63,8 +66,16 @@ struct OwnedTable {
 
   OwnedTable() {
     std::array<uint16_t, 256> page{};
+    const ClassUpdate* update = kClassUpdates.data();
+    const ClassUpdate* const last_update = update + kClassUpdates.size();
     for (uint32_t block = 0; block < 0x1100; ++block) {
-      for (uint32_t i = 0; i < 256; ++i) page[i] = classify(block << 8 | i);
+      for (uint32_t i = 0; i < 256; ++i) {
+        const uint32_t c = block << 8 | i;
+        page[i] = classify(c);
+        while (update != last_update && update->last < c) ++update;
+        if (update != last_update && update->first <= c)
+          page[i] = static_cast<uint16_t>((page[i] & ~update->clear) | update->set);
+      }
       uint32_t found = 0;
       const auto n_pages = static_cast<uint32_t>(pages.size() / 256);
       // unassigned and ideographic blocks repeat: looking at the last pages finds nearly all of them
@@ -91,6 +102,17 @@ struct Alphabet {
   }
 };
 const Alphabet kAlphabet;
+
+// the range that holds c, or null
+template <class Ranges>
+auto find_range(const Ranges& ranges, uint32_t c) {
+  const auto* range = std::lower_bound(ranges.data(), ranges.data() + ranges.size(), c,
+                                       [](const auto& r, uint32_t value) { return r.last < value; });
+  return range != ranges.data() + ranges.size() && range->first <= c ? range : nullptr;
+}
+
+// characters younger than the version of Unicode whose normal forms are asked for
+bool is_not_normalized(uint32_t c) { return c >= kNotNormalized[0].first && find_range(kNotNormalized, c) != nullptr; }
 
 }  // namespace
 
@@ -204,7 +226,7 @@ size_t incomplete_tail(std::string_view bytes) {
 int combining_class(uint32_t c) { return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class; }
 
 int decompose(uint32_t c, bool compatibility, uint32_t* out) {
-  if (c < 0x80) {
+  if (c < 0x80 || is_not_normalized(c)) {
     out[0] = c;
     return 1;
   }
@@ -224,6 +246,7 @@ uint32_t compose(uint32_t a, uint32_t b) {
   // Hangul syllables compose by arithmetic (Unicode, section 3.12)
   if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + ((a - 0x1100) * 21 + (b - 0x1161)) * 28;
   if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
+  if (is_not_normalized(a) || is_not_normalized(b)) return 0;
   if (b < 0x300) return 0;  // no second character of a composite lies below the combining marks
   // utf8proc only composes through utf8proc_normalize_utf32; give it the pair
   utf8proc_int32_t pair[2] = {static_cast<utf8proc_int32_t>(a), static_cast<utf8proc_int32_t>(b)};
@@ -237,6 +260,11 @@ int lowercase(uint32_t c, uint32_t* out) {
     out[1] = 0x307;
     return 2;
   }
+  if (c >= kLowerUpdates[0].first)
+    if (const auto* update = find_range(kLowerUpdates, c)) {
+      out[0] = c + static_cast<uint32_t>(update->distance);
+      return 1;
+    }
   out[0] = static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
   return 1;
 }

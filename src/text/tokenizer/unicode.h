@@ -16,14 +16,15 @@ enum CharClass : uint16_t {
   kOtherLetter = 1 << 4,
   kLetter = kUpper | kTitle | kLower | kModifier | kOtherLetter,
   kMark = 1 << 5,         // Mn, Mc, Me
-  kNonspacing = 1 << 6,   // Mn
+  kNonspacing = 1 << 6,   // Mn, as BERT's normalizer knows them
   kNumber = 1 << 7,       // Nd, Nl, No
-  kPunctuation = 1 << 8,  // P*
+  kPunctuation = 1 << 8,  // P*, as the Punctuation components know them
   kSymbol = 1 << 9,       // S*
   kSpace = 1 << 10,       // White_Space
   kWord = 1 << 11,        // \w: Alphabetic, M, Nd, Pc, Join_Control
-  kOther = 1 << 12,       // Cc, Cf, Co, Cs
-  kDecimal = 1 << 13,     // Nd
+  kOther = 1 << 12,       // Cc, Cf, Co, Cs, as BERT's normalizer knows them
+  kNumeric = 1 << 13,     // kNumber as the Digits component knows them
+  kAccent = 1 << 14,      // kMark as StripAccents knows them
 };
 
 namespace detail {
