@@ -223,7 +223,10 @@ size_t incomplete_tail(std::string_view bytes) {
   return 0;
 }
 
-int combining_class(uint32_t c) { return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class; }
+int combining_class(uint32_t c) {
+  if (is_not_normalized(c)) return 0;
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
+}
 
 int decompose(uint32_t c, bool compatibility, uint32_t* out) {
   if (c < 0x80 || is_not_normalized(c)) {
