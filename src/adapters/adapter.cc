@@ -262,7 +262,8 @@ std::shared_ptr<Adapter> Adapter::create(Context& ctx, models::Model& model, con
   return std::make_shared<PeftAdapter>(config, std::move(modules));
 }
 
-std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const fs::path& folder) {
+std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const fs::path& folder,
+                                       const ScaleOverride& scale) {
   if (!fs::exists(folder / "adapter_config.json"))
     fail(ErrorCode::kNotFound, "{}: has no adapter_config.json; give the folder of a PEFT adapter", folder.string());
   const PeftConfig config = read_peft_config(folder / "adapter_config.json");
@@ -286,7 +287,12 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
            t.name, model.info().model_type);
     const nn::Linear& l = *hit->second;
     ModulePtr& m = modules[name];
-    if (!m) m = new_module(config, name, numbers[name]);
+    if (!m) {
+      m = new_module(config, name, numbers[name]);
+      const double alpha = scale.alpha.value_or(config.alpha_of(name));
+      const double rank = static_cast<double>(scale.rank.value_or(config.rank_of(name)));
+      m->scale = static_cast<float>(alpha / (config.use_rslora ? std::sqrt(rank) : rank));
+    }
     const int64_t r = config.rank_of(name);
     const auto take = [&](const Shape& shape) {
       if (!(t.shape.size() <= 2 && Shape(std::span(t.shape)) == shape))

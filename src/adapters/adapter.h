@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,12 @@ struct AdapterParameter {
   bool is_b = false;  // LoRA+: B and 1-D tensors learn faster
 };
 
+// Replaces what adapter_config.json says about the scale: alpha, and the rank in alpha / rank.
+struct ScaleOverride {
+  std::optional<double> alpha = std::nullopt;
+  std::optional<int64_t> rank = std::nullopt;
+};
+
 class Adapter {
  public:
   virtual ~Adapter() = default;
@@ -29,7 +36,8 @@ class Adapter {
   static std::shared_ptr<Adapter> create(Context& ctx, models::Model& model, const PeftConfig& config, uint64_t seed);
   // Reads a PEFT folder (adapter_config.json + adapter_model.safetensors) or the older lora_weights.safetensors.
   // Every tensor must fit a module of the model; errors name file and tensor.
-  static std::shared_ptr<Adapter> load(Context& ctx, models::Model& model, const std::filesystem::path& folder);
+  static std::shared_ptr<Adapter> load(Context& ctx, models::Model& model, const std::filesystem::path& folder,
+                                       const ScaleOverride& scale = {});
 
   virtual const PeftConfig& config() const = 0;
   virtual std::vector<AdapterParameter> parameters() = 0;  // in file order (sorted by key)

@@ -35,6 +35,8 @@ class SafetensorsCheckpoint final : public Checkpoint {
     return {&quant::format(name_of(t.dtype)), out, in, {{aligned(t), t.dtype}}, 0};
   }
 
+  Buffer raw(const std::string& tensor) const override { return set_.at(tensor).bytes; }
+
   Tensor vector(const std::string& tensor, const Shape& shape, DType dtype) const override {
     const formats::TensorView& t = checked(tensor, shape);
     Tensor to(allocate_host(shape.numel() * size_of(dtype)), shape, dtype);
@@ -81,6 +83,10 @@ class RandomCheckpoint final : public Checkpoint {
   std::vector<TensorInfo> tensors() const override { return {}; }
   bool contains(const std::string&) const override { return true; }
   quant::Weight matrix(const std::string& tensor, int64_t, int64_t) const override {
+    PMETAL_ASSERT(false, "{} of a random checkpoint", tensor);
+    return {};
+  }
+  Buffer raw(const std::string& tensor) const override {
     PMETAL_ASSERT(false, "{} of a random checkpoint", tensor);
     return {};
   }

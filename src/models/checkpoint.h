@@ -34,6 +34,7 @@ class Checkpoint {
   virtual bool contains(const std::string& tensor) const = 0;
   // A matrix as a dense weight over the mapped bytes; checks the shape. Not for random.
   virtual quant::Weight matrix(const std::string& tensor, int64_t out, int64_t in) const = 0;
+  virtual Buffer raw(const std::string& tensor) const = 0;  // the mapped bytes as they are
   virtual Tensor vector(const std::string& tensor, const Shape& shape, DType dtype) const = 0;  // a copy
 };
 

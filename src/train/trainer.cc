@@ -215,8 +215,14 @@ void Trainer::save_checkpoint() {
   observer_.on_checkpoint(folder);
 }
 
-bool Trainer::resume() {
-  const std::optional<fs::path> folder = newest_checkpoint(o_.output / "checkpoints");
+bool Trainer::resume(const fs::path& from) {
+  std::optional<fs::path> folder;
+  if (fs::exists(from / "optimizer.safetensors"))
+    folder = from;
+  else if (const fs::path run = from.empty() ? o_.output : from; fs::exists(run / "checkpoints"))
+    folder = newest_checkpoint(run / "checkpoints");
+  else
+    folder = newest_checkpoint(run);
   if (!folder) return false;
   const CheckpointState state = load_checkpoint(ctx_, *folder, parameters_, o_.config_text);
   loader_.restore(state.loader);

@@ -85,8 +85,9 @@ class Trainer {
   Trainer(Context& ctx, TrainTarget& target, data::Loader& loader, TrainOptions options, TrainObserver& observer);
   // packed sequences for periodic evaluation
   void set_eval(std::vector<data::PackedSequence> sequences) { eval_ = std::move(sequences); }
-  // continues from the newest checkpoint of options.output; false when there is none
-  bool resume();
+  // continues from the newest checkpoint of options.output, or of `from` (a run's folder, its checkpoints folder or one
+  // step_N folder); false when there is none
+  bool resume(const std::filesystem::path& from = {});
   TrainSummary run();
   FlatParameters& parameters() { return parameters_; }
   // one optimizer step over given micro-batches: what run() does inside, for tests and other loops

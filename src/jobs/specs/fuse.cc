@@ -18,10 +18,13 @@ constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(rank), .kind = kInteger, .group = "Model", .help = "use this rank for the scale alpha / rank",
      .min = 1, .max = 4096},
     {PMETAL_FIELD(accurate), .kind = kToggle, .group = "Compute", .help = "accumulate in f64"},
-    {PMETAL_FIELD(low_memory), .kind = kToggle, .group = "Compute", .help = "one shard in memory at a time"},
     {PMETAL_FIELD(threads), .kind = kInteger, .group = "Compute", .help = kThreadsHelp, .min = 0, .max = 4096},
     {PMETAL_FIELD(output_dir), .kind = kPath, .flag = "--output", .short_flag = 'o', .aliases = "--output-dir",
      .group = "Output", .help = "folder for the fused model", .value_name = "DIR", .required = true, .is_output = true},
+};
+
+constexpr RefusedFlag kRefused[] = {
+    {"--low-memory", "weights are always streamed block by block: leave it out"},
 };
 
 void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
@@ -38,6 +41,7 @@ extern const JobSpec spec_fuse = {
     .examples = "fuse --model ./Qwen3-0.6B --lora ./output --output ./fused",
     .fields = kFields,
     .options = options_type<FuseOptions>(),
+    .refused = kRefused,
     .has_dry_run = true,
     .check = check,
 };

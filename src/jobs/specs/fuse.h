@@ -15,7 +15,6 @@ struct FuseOptions {
   std::optional<double> alpha;
   std::optional<int64_t> rank;
   bool accurate = false;
-  bool low_memory = false;
   int64_t threads = 0;
 };
 
