@@ -27,7 +27,8 @@ Json tensor_rows(const std::vector<models::TensorInfo>& tensors) {
 
 std::vector<models::TensorInfo> file_tensors(const fs::path& file) {
   std::vector<models::TensorInfo> all;
-  for (const formats::TensorView& t : formats::SafetensorsFile::open(file).tensors())
+  const formats::SafetensorsFile opened = formats::SafetensorsFile::open(file);
+  for (const formats::TensorView& t : opened.tensors())
     all.push_back({t.name, t.dtype, Shape(std::span(t.shape).first(std::min<size_t>(t.shape.size(), Shape::kMaxRank))),
                    t.bytes.size_bytes()});
   return all;
