@@ -1,0 +1,237 @@
+// The loop on a tiny reference model: resumed runs end in the bits of uninterrupted ones, with dropout, whatever the
+// number of threads; accumulation is a token-weighted mean; packed and single documents give one loss; schedules.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "adapters/adapter.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "base/testing.h"
+#include "formats/json.h"
+#include "models/checkpoint.h"
+#include "train/trainer.h"
+
+namespace pmetal::train {
+namespace {
+
+namespace ts = testing_support;
+
+std::vector<data::Example> random_examples(int64_t n, int64_t vocabulary) {
+  PhiloxStream random(7, RngPurpose::kSynthetic);
+  std::vector<data::Example> all;
+  for (int64_t i = 0; i < n; ++i) {
+    data::Example e;
+    const int64_t length = 3 + static_cast<int64_t>(random.below(20));
+    for (int64_t t = 0; t < length; ++t) {
+      e.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary))));
+      e.labels.push_back(random.below(3) ? e.ids.back() : data::kIgnore);
+    }
+    all.push_back(std::move(e));
+  }
+  return all;
+}
+
+class AdapterTarget final : public TrainTarget {
+ public:
+  AdapterTarget(models::Model& model, std::shared_ptr<adapters::Adapter> adapter)
+      : model_(model), adapter_(std::move(adapter)) {}
+  models::Model& model() override { return model_; }
+  std::vector<Trainable> trainables() override {
+    std::vector<Trainable> all;
+    for (const adapters::AdapterParameter& p : adapter_->parameters()) all.push_back({p.key, p.value});
+    return all;
+  }
+  void values_changed() override { adapter_->refresh(); }
+  void save(const fs::path& folder, const std::function<Tensor(const std::string&)>& master_of) override {
+    adapter_->save(folder, [&](const adapters::AdapterParameter& p) { return master_of(p.key); });
+  }
+  bool draws_random() const override { return true; }
+
+ private:
+  models::Model& model_;
+  std::shared_ptr<adapters::Adapter> adapter_;
+};
+
+struct TinyRun {
+  Context ctx;
+  std::unique_ptr<models::Checkpoint> checkpoint =
+      models::Checkpoint::open((ts::data_dir() / "models" / "qwen3").string());
+  std::unique_ptr<models::Model> model = models::build(checkpoint->config(), checkpoint->source());
+  std::unique_ptr<AdapterTarget> target;
+  std::unique_ptr<data::Loader> loader;
+  TrainObserver silent;
+  std::unique_ptr<Trainer> trainer;
+
+  TinyRun(int threads, DType dtype, bool dora, TrainOptions options) : ctx(std::make_shared<ThreadPool>(threads)) {
+    models::load_weights(ctx, *model, *checkpoint, {.dtype = dtype});
+    adapters::PeftConfig config;
+    config.r = 4;
+    config.dropout = 0.2;
+    config.use_dora = dora;
+    config.targets.all_linear = true;
+    const auto adapter = adapters::Adapter::create(ctx, *model, config, 5);
+    adapter->attach(*model, 0);
+    target = std::make_unique<AdapterTarget>(*model, adapter);
+    loader = data::make_loader(random_examples(40, 300), "test", {.seed = 3, .max_length = 48, .epochs = 0});
+    options.schedule.total = options.total_steps = 8;
+    options.schedule.base = 1e-2;
+    trainer = std::make_unique<Trainer>(ctx, *target, *loader, options, silent);
+  }
+  std::vector<float> masters() {
+    std::vector<float> all;
+    for (const FlatParameters::Item& item : trainer->parameters().items()) {
+      const Tensor t = trainer->parameters().master(item);
+      all.insert(all.end(), t.data<float>(), t.data<float>() + t.numel());
+    }
+    return all;
+  }
+};
+
+TrainOptions steps(int64_t n, const fs::path& output = {}) {
+  TrainOptions o;
+  o.max_steps = n;
+  o.accumulation = 2;
+  o.output = output;
+  o.save_steps = 3;
+  o.config_text = R"({"lr": 1})";
+  return o;
+}
+
+TEST(Trainer, Resumed_run_ends_in_the_bits_of_the_uninterrupted_one) {
+  for (const auto& [dtype, dora] :
+       {std::pair{DType::kF32, false}, std::pair{DType::kBF16, false}, std::pair{DType::kF32, true}}) {
+    const fs::path out = ts::scratch_dir("resume");
+    TinyRun whole(2, dtype, dora, steps(8));
+    whole.trainer->run();
+    TinyRun first(1, dtype, dora, steps(5, out));
+    first.trainer->run();  // saves at step 3; what followed is lost, as after a kill
+    TinyRun second(2, dtype, dora, steps(8, out));
+    ASSERT_TRUE(second.trainer->resume());
+    EXPECT_EQ(second.trainer->steps_done(), 3);
+    second.trainer->run();
+    EXPECT_EQ(whole.masters(), second.masters()) << name_of(dtype) << (dora ? " dora" : "");
+    fs::remove_all(out);
+  }
+}
+
+TEST(Trainer, Resume_under_another_configuration_is_refused_naming_the_difference) {
+  const fs::path out = ts::scratch_dir("config");
+  TinyRun first(1, DType::kF32, false, steps(3, out));
+  first.trainer->run();
+  TrainOptions other = steps(8, out);
+  other.config_text = R"({"lr": 2})";
+  TinyRun second(1, DType::kF32, false, other);
+  try {
+    second.trainer->resume();
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("lr was 1, is 2"), std::string::npos) << e.what();
+  }
+  fs::remove_all(out);
+}
+
+TEST(Trainer, A_failed_save_leaves_the_older_checkpoint) {
+  const fs::path out = ts::scratch_dir("fault");
+  TinyRun run(1, DType::kF32, false, steps(3, out));
+  run.trainer->run();
+  const auto before = read_text(out / "checkpoints" / "step_3" / "adapter_model.safetensors");
+  fs::create_directories(out / "checkpoints" / "step_9.tmp-1-0");  // of a killed process
+  TinyRun again(1, DType::kF32, false, steps(8, out));
+  ASSERT_TRUE(again.trainer->resume());
+  EXPECT_EQ(again.trainer->steps_done(), 3);
+  EXPECT_EQ(read_text(out / "checkpoints" / "step_3" / "adapter_model.safetensors"), before);
+  fs::remove_all(out);
+}
+
+TEST(Trainer, Gradients_do_not_depend_on_how_the_batch_is_cut) {
+  TinyRun a(2, DType::kF32, false, steps(1)), b(2, DType::kF32, false, steps(1));
+  std::vector<data::PackedSequence> sequences;
+  data::PackedSequence one;
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(a.loader->next(one));
+    sequences.push_back(one);
+  }
+  data::PackedSequence joined;
+  for (const data::PackedSequence& s : sequences) joined.append(s);
+  const StepReport x = a.trainer->step(sequences), y = b.trainer->step({joined});
+  EXPECT_NEAR(x.loss, y.loss, 1e-6);
+  EXPECT_NEAR(x.grad_norm, y.grad_norm, 1e-5 * x.grad_norm);
+}
+
+TEST(Trainer, Packed_documents_have_the_loss_and_gradients_of_single_ones) {
+  TinyRun a(2, DType::kF32, false, steps(1)), b(2, DType::kF32, false, steps(1));
+  data::PackedSequence packed;
+  std::vector<data::PackedSequence> single;
+  for (const data::Example& e : random_examples(12, 300)) {
+    packed.append(e);
+    single.emplace_back().append(e);
+  }
+  a.trainer->step({packed});
+  b.trainer->step(single);
+  for (const FlatParameters::Item& item : a.trainer->parameters().items()) {
+    const Tensor x = a.trainer->parameters().gradient(item);
+    for (const FlatParameters::Item& other : b.trainer->parameters().items()) {
+      if (other.key != item.key) continue;
+      const Tensor y = b.trainer->parameters().gradient(other);
+      float largest = 0, worst = 0;
+      for (int64_t i = 0; i < x.numel(); ++i) {
+        largest = std::max(largest, std::fabs(y.data<float>()[i]));
+        worst = std::max(worst, std::fabs(x.data<float>()[i] - y.data<float>()[i]));
+      }
+      EXPECT_LE(worst, 1e-5f * largest + 1e-9f) << item.key;
+    }
+  }
+}
+
+TEST(Trainer, Ten_steps_without_a_finite_loss_end_the_run) {
+  TinyRun run(1, DType::kF32, false, steps(100));
+  Tensor master = run.trainer->parameters().master(run.trainer->parameters().items()[0]);
+  master.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THROW(run.trainer->run(), Error);
+}
+
+TEST(Schedule, Values_equal_the_reference) {
+  const auto file = formats::read_json(ts::data_dir() / "numerics" / "lr_schedules.json");
+  for (const auto& row : file["schedules"]) {
+    const std::string name = row["name"];
+    const auto& k = row["kwargs"];
+    Schedule s;
+    s.base = file["base_lr"];
+    s.warmup = name == "constant" ? 0 : file["num_warmup_steps"].get<int64_t>();
+    s.total = file["num_training_steps"];
+    const auto number = [&](const char* key, double fallback) {
+      return k.contains(key) ? k[key].get<double>() : fallback;
+    };
+    if (name == "linear")
+      s.kind = ScheduleKind::kLinear;
+    else if (name == "cosine")
+      s.kind = ScheduleKind::kCosine, s.cycles = number("num_cycles", 0.5);
+    else if (name == "cosine_with_min_lr")
+      s.kind = ScheduleKind::kCosine, s.min_ratio = number("min_lr", 0) / s.base;
+    else if (name == "cosine_with_restarts")
+      s.kind = ScheduleKind::kCosineWithRestarts, s.cycles = number("num_cycles", 1);
+    else if (name == "polynomial")
+      s.kind = ScheduleKind::kPolynomial, s.power = number("power", 1), s.end = number("lr_end", 1e-7);
+    else if (name.starts_with("constant"))
+      s.kind = ScheduleKind::kConstant;
+    else if (name == "inverse_sqrt")
+      s.kind = ScheduleKind::kInverseSqrt;
+    else if (name == "warmup_stable_decay") {
+      s.kind = ScheduleKind::kWsd;
+      s.decay = k["num_decay_steps"];
+      s.stable = s.total - s.warmup - s.decay;
+      s.min_ratio = number("min_lr_ratio", 0);
+      const std::string shape = k.contains("decay_type") ? k["decay_type"] : "cosine";
+      s.shape = shape == "linear"   ? DecayShape::kLinear
+                : shape == "cosine" ? DecayShape::kCosine
+                                    : DecayShape::kOneMinusSqrt;
+    } else
+      FAIL() << name;
+    for (size_t i = 0; i < row["lr"].size(); ++i)
+      EXPECT_NEAR(s.rate(static_cast<int64_t>(i)), row["lr"][i].get<double>(), 1e-9 * s.base) << name << " step " << i;
+  }
+}
+
+}  // namespace
+}  // namespace pmetal::train
