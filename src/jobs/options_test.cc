@@ -115,7 +115,6 @@ TEST(Options, Train_has_the_defaults_of_the_surface) {
   EXPECT_EQ(defaults["weight_decay"], 0.01);
   EXPECT_EQ(defaults["lr_schedule"], "cosine");
   EXPECT_EQ(defaults["seed"], 42);
-  EXPECT_EQ(defaults["adaptive_lr"], false);
   EXPECT_EQ(defaults["column_separator"], "\n\n");
 }
 
@@ -133,7 +132,7 @@ TEST(Options, Unknown_keys_name_the_nearest_valid_one) {
 TEST(Options, Nested_yaml_of_the_training_file_sets_the_flat_fields) {
   JobOptions options(spec_train);
   apply_yaml_text(options,
-                  "model: {model_id: ./m, dtype: bfloat16, use_flash_attention: false}\n"
+                  "model: {model_id: ./m, dtype: bfloat16}\n"
                   "lora:\n  r: 8\n  alpha: 12.5\n  target_modules: [q_proj, v_proj]\n  use_dora: true\n"
                   "  init_lora_weights: true\n  bias: lora_only\n"
                   "training:\n  num_epochs: 3\n  lr_scheduler: wsd\n  use_packing: false\n  optimizer: adam_w\n"
@@ -143,7 +142,6 @@ TEST(Options, Nested_yaml_of_the_training_file_sets_the_flat_fields) {
   const auto& o = options.as<TrainOptions>();
   EXPECT_EQ(o.model, "./m");
   EXPECT_EQ(o.dtype, ComputeDtype::kBF16);
-  EXPECT_TRUE(o.no_flash_attention);
   EXPECT_EQ(o.lora_r, 8);
   EXPECT_EQ(o.lora_alpha, 12.5);
   EXPECT_THAT(o.target_modules, ::testing::ElementsAre("q_proj", "v_proj"));

@@ -19,7 +19,8 @@ double Schedule::factor(int64_t s) const {
     if (s < warmup) return share(s, warmup);
     return 1 / std::sqrt(static_cast<double>(s + scale - warmup) / static_cast<double>(scale));
   }
-  if (s < warmup) return share(s, warmup);
+  // the reference's wsd begins at its floor
+  if (s < warmup) return kind == ScheduleKind::kWsd ? share(s, warmup) * (1 - min_ratio) + min_ratio : share(s, warmup);
   const double p = share(s - warmup, total - warmup);
   switch (kind) {
     case ScheduleKind::kConstant: return 1;
