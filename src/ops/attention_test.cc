@@ -297,7 +297,13 @@ TEST(Attention, Gradients_of_long_ragged_steps_equal_differences) {
       if (exact[i].empty()) continue;
       const std::vector<double> d = values_of(*by[i]);
       along += std::inner_product(d.begin(), d.end(), exact[i].begin(), 0.0);
-      EXPECT_LT(relative_error(narrow[i], exact[i]), 1e-3) << "input " << i;
+      // beside terms of size 1, which cancel where a query sees one key alone
+      double worst = 0, largest = 1;
+      for (size_t j = 0; j < exact[i].size(); ++j) {
+        worst = std::max(worst, std::abs(narrow[i][j] - exact[i][j]));
+        largest = std::max(largest, std::abs(exact[i][j]));
+      }
+      EXPECT_LT(worst, 1e-4 * largest) << "input " << i;
     }
     const double numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
     EXPECT_NEAR(along, numeric, 1e-5 * std::max(1.0, std::abs(numeric)));
