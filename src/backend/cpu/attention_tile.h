@@ -55,29 +55,31 @@ void load_transposed(const View& v, KeyBlock at, int64_t n, int64_t d, A* to) {
 // out[64] = x[d] · block[d, 64], summed in order of d
 template <class A>
 inline void products(const A* x, const A* block, int64_t d, A* out) {
-  using V = typename LanesOf<A>::Type;
-  V sums[ops::kAttentionBlock / kLanes] = {};
-  for (int64_t i = 0; i < d; ++i) {
-    const V* line = reinterpret_cast<const V*>(block + i * ops::kAttentionBlock);
-    for (int64_t j = 0; j < ops::kAttentionBlock / kLanes; ++j) sums[j] += x[i] * line[j];
+  constexpr int64_t kStep = Lanes<A>::kCount, kPart = 8 * kStep;
+  for (int64_t c = 0; c < ops::kAttentionBlock; c += kPart) {
+    Lanes<A> sums[8];
+    for (int64_t i = 0; i < d; ++i) {
+      const Lanes<A> factor = Lanes<A>::all(x[i]);
+      for (int64_t j = 0; j < 8; ++j)
+        sums[j].add_product(factor, Lanes<A>::load(block + i * ops::kAttentionBlock + c + j * kStep));
+    }
+    for (int64_t j = 0; j < 8; ++j) sums[j].store(out + c + j * kStep);
   }
-  std::memcpy(out, sums, sizeof sums);
 }
 
 // to[d] += Σ_j weights[j] · rows[j, d] over the range, in order of j
 template <class A>
 inline void add_rows(const A* weights, KeyRange range, const A* rows, int64_t d, A* to) {
-  using V = typename LanesOf<A>::Type;
-  constexpr int64_t kPart = 4 * kLanes;
+  constexpr int64_t kStep = Lanes<A>::kCount, kPart = 8 * kStep;
   int64_t c = 0;
   for (; c + kPart <= d; c += kPart) {
-    V sums[4];
-    std::memcpy(sums, to + c, sizeof sums);
+    Lanes<A> sums[8];
+    for (int64_t i = 0; i < 8; ++i) sums[i] = Lanes<A>::load(to + c + i * kStep);
     for (int64_t j = range.begin; j < range.end; ++j) {
-      const V* line = reinterpret_cast<const V*>(rows + j * d + c);
-      for (int64_t i = 0; i < 4; ++i) sums[i] += weights[j] * line[i];
+      const Lanes<A> factor = Lanes<A>::all(weights[j]);
+      for (int64_t i = 0; i < 8; ++i) sums[i].add_product(factor, Lanes<A>::load(rows + j * d + c + i * kStep));
     }
-    std::memcpy(to + c, sums, sizeof sums);
+    for (int64_t i = 0; i < 8; ++i) sums[i].store(to + c + i * kStep);
   }
   if (c < d)
     for (int64_t j = range.begin; j < range.end; ++j) axpy(weights[j], rows + j * d + c, to + c, d - c);

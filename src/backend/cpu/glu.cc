@@ -22,11 +22,14 @@ A sigmoid(A x) {
 // value[i] = f(x[i]) and, when slope is given, slope[i] = f'(x[i])
 template <class A>
 void evaluate(Activation activation, const A* x, A* value, A* slope, int64_t n) {
+  A unused[kBlock];
+  A* __restrict slopes = slope ? slope : unused;
   const auto each = [&](auto&& f) {
     for (int64_t i = 0; i < n; ++i) {
-      A s;
-      f(x[i], value[i], s);
-      if (slope) slope[i] = s;
+      A y, s;
+      f(x[i], y, s);
+      value[i] = y;
+      slopes[i] = s;
     }
   };
   switch (activation) {

@@ -1,6 +1,6 @@
 // Shared by the plain CPU kernels. A kernel is written once per accumulator type A (f32, or f64 for f64 tensors);
-// element types are met when a block of a row is loaded or stored. Sums run in kLanes fixed lanes, so their order
-// depends on the length alone. Rows are cut among threads, never a sum.
+// element types are met when a block of a row is loaded or stored. Sums run in a fixed number of lanes, so their
+// order depends on the length alone. Rows are cut among threads, never a sum.
 #pragma once
 
 #include <immintrin.h>
@@ -23,7 +23,6 @@
 namespace pmetal::cpu {
 
 inline constexpr int64_t kBlock = 1024;  // elements that a kernel converts at a time, on its stack
-inline constexpr int kLanes = 16;
 
 inline bool is_double(DType dtype) { return dtype == DType::kF64; }
 
@@ -124,41 +123,67 @@ inline void round_through(DType dtype, A* values, int64_t n) {
   }
 }
 
+// One AVX2 register of A. (Wider vector types, or vector types made inside templates, are lowered to scalars by
+// gcc 12.)
 template <class A>
-struct LanesOf {
-  typedef A Type __attribute__((vector_size(kLanes * sizeof(A)), aligned(alignof(A))));
+struct Lanes;
+template <>
+struct Lanes<float> {
+  static constexpr int64_t kCount = 8;
+  __m256 v{};
+  static Lanes load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Lanes all(float x) { return {_mm256_set1_ps(x)}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void add_product(Lanes a, Lanes b) { v = _mm256_fmadd_ps(a.v, b.v, v); }
+  void add(Lanes a) { v = _mm256_add_ps(v, a.v); }
+};
+template <>
+struct Lanes<double> {
+  static constexpr int64_t kCount = 4;
+  __m256d v{};
+  static Lanes load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  static Lanes all(double x) { return {_mm256_set1_pd(x)}; }
+  void store(double* p) const { _mm256_storeu_pd(p, v); }
+  void add_product(Lanes a, Lanes b) { v = _mm256_fmadd_pd(a.v, b.v, v); }
+  void add(Lanes a) { v = _mm256_add_pd(v, a.v); }
 };
 
-// the lanes' sum by halves
+inline constexpr int kChains = 4;  // independent sums of Lanes, which hide the latency of an addition
+
+// the sum of all chains' lanes, by halves
 template <class A>
-inline A lane_sum(const typename LanesOf<A>::Type& v) {
-  A part[kLanes];
-  std::memcpy(part, &v, sizeof part);
-  for (int half = kLanes / 2; half >= 1; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+inline A lane_sum(const Lanes<A>* chains) {
+  constexpr int64_t kAll = kChains * Lanes<A>::kCount;
+  A part[kAll];
+  for (int i = 0; i < kChains; ++i) chains[i].store(part + i * Lanes<A>::kCount);
+  for (int64_t half = kAll / 2; half >= 1; half /= 2)
+    for (int64_t i = 0; i < half; ++i) part[i] += part[i + half];
   return part[0];
 }
 
 template <class A>
 inline A dot(const A* a, const A* b, int64_t n) {
-  using V = typename LanesOf<A>::Type;
-  V acc{};
+  constexpr int64_t kStep = Lanes<A>::kCount;
+  Lanes<A> chains[kChains];
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) acc += *reinterpret_cast<const V*>(a + i) * *reinterpret_cast<const V*>(b + i);
+  for (; i + kChains * kStep <= n; i += kChains * kStep)
+    for (int64_t c = 0; c < kChains; ++c)
+      chains[c].add_product(Lanes<A>::load(a + i + c * kStep), Lanes<A>::load(b + i + c * kStep));
   A tail = 0;
   for (; i < n; ++i) tail = std::fma(a[i], b[i], tail);
-  return lane_sum<A>(acc) + tail;
+  return lane_sum(chains) + tail;
 }
 
 template <class A>
 inline A total(const A* a, int64_t n) {
-  using V = typename LanesOf<A>::Type;
-  V acc{};
+  constexpr int64_t kStep = Lanes<A>::kCount;
+  Lanes<A> chains[kChains];
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) acc += *reinterpret_cast<const V*>(a + i);
+  for (; i + kChains * kStep <= n; i += kChains * kStep)
+    for (int64_t c = 0; c < kChains; ++c) chains[c].add(Lanes<A>::load(a + i + c * kStep));
   A tail = 0;
   for (; i < n; ++i) tail += a[i];
-  return lane_sum<A>(acc) + tail;
+  return lane_sum(chains) + tail;
 }
 
 // y += s · x
