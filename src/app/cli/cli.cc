@@ -102,13 +102,35 @@ Outcome run_command(const jobs::Command& command, std::span<const std::string> w
   return run_job(command, line.options, context);
 }
 
+// The command that the first words name and how many words that takes: "train", "text encode".
+std::pair<const jobs::Command*, size_t> match_command(std::span<const std::string> words) {
+  if (words.size() > 1)
+    if (const jobs::Command* command = jobs::find_command(words[0] + " " + words[1])) return {command, 2};
+  return {jobs::find_command(words[0]), 1};
+}
+
+// help of a group of commands that share their first word; empty when there is none
+std::string group_help(const std::string& word) {
+  std::string text;
+  for (const jobs::Command& command : jobs::all_commands())
+    if (command.spec->name.starts_with(word + " "))
+      text += fmt::format("  pmetal {:<22} {}\n", command.spec->name, command.spec->summary);
+  return text;
+}
+
 Outcome run_words(std::span<const std::string> words) {
   try {
     Outcome outcome;
     if (!run_meta_command(words)) {
-      const jobs::Command* command = jobs::find_command(words[0]);
-      if (command == nullptr) unknown_command(words[0]);
-      outcome = run_command(*command, words.subspan(1));
+      const auto [command, n] = match_command(words);
+      if (command == nullptr) {
+        const std::string group = group_help(words[0]);
+        if (group.empty()) unknown_command(words[0]);
+        if (words.size() > 1 && words[1] != "--help" && words[1] != "-h") unknown_command(words[0] + " " + words[1]);
+        std::cout << group;
+        return outcome;
+      }
+      outcome = run_command(*command, words.subspan(n));
     }
     if (!std::cout.flush() && outcome.kind == Outcome::kDone)
       return {Outcome::kFailed, ErrorCode::kIo, "stdout: cannot write the result"};
@@ -129,8 +151,8 @@ int cli_main(int argc, char** argv) {
     std::cerr << overview_help();
     return kExitUsage;
   }
-  const bool is_command = jobs::find_command(words[0]) != nullptr;
-  return report(run_words(words), is_command ? words[0] : "");
+  const jobs::Command* command = match_command(words).first;
+  return report(run_words(words), command ? command->spec->name : "");
 }
 
 }  // namespace pmetal::app
