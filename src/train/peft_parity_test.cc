@@ -157,12 +157,12 @@ TEST_P(PeftParity, Five_steps_give_the_losses_gradients_and_weights_of_the_refer
   for (const train::FlatParameters::Item& item : parameters.items()) {
     const std::string name = "final." + live_name(item.key);
     if (!expected.find(name)) continue;
-    // Where a gradient cancels to the size of Adam's epsilon, the order of summation decides a few percent of a step
-    // (1e-3): a head that is saved whole has some such entries, of rare tokens.
+    // Where a gradient cancels to the size of Adam's epsilon, the order of summation decides up to a tenth of a
+    // step (1e-3): a head that is saved whole has some such entries, of rare tokens.
     const std::vector<float> got = floats(parameters.master(item)), want = values<float>(expected, name);
     int64_t beyond = 0;
     for (size_t i = 0; i < want.size(); ++i) beyond += std::fabs(got[i] - want[i]) > 1e-5f;
-    EXPECT_LE(compare(got, want).worst, 5e-5) << name;
+    EXPECT_LE(compare(got, want).worst, item.key.find("lora_") == std::string::npos ? 1e-4 : 1e-5) << name;
     EXPECT_LE(beyond, item.key.find("lora_") == std::string::npos ? static_cast<int64_t>(want.size()) / 1000 : 0)
         << name;
     ++compared;

@@ -60,7 +60,8 @@ const jobs::JobSpec& spec_named(const std::string& word) {
 // --help, --version and the commands about pmetal itself; false when the word is none of them
 bool run_meta_command(std::span<const std::string> words) {
   const std::string& name = words[0];
-  const auto argument = [&]() -> const std::string& {
+  const auto argument = [&]() -> std::string {
+    if (words.size() == 3 && jobs::find_command(words[1] + " " + words[2])) return words[1] + " " + words[2];
     if (words.size() != 2) fail(ErrorCode::kUsage, "{} takes one word; see `pmetal --help`", name);
     return words[1];
   };

@@ -1,5 +1,6 @@
 // Completion scripts for bash, zsh and fish, generated from the descriptions.
 #include <algorithm>
+#include <map>
 
 #include "app/cli/help.h"
 #include "app/cli/parse.h"
@@ -22,9 +23,20 @@ std::vector<std::string> words_of(const jobs::JobSpec& spec) {
   return words;
 }
 
+// first words of commands of two ("text encode") with their second words
+std::map<std::string, std::vector<std::string>> groups() {
+  std::map<std::string, std::vector<std::string>> all;
+  for (const jobs::Command& command : jobs::all_commands())
+    if (const size_t space = command.spec->name.find(' '); space != std::string_view::npos)
+      all[std::string(command.spec->name.substr(0, space))].emplace_back(command.spec->name.substr(space + 1));
+  return all;
+}
+
 std::string all_names() {
   std::string names;
-  for (const jobs::Command& command : jobs::all_commands()) names += fmt::format("{} ", command.spec->name);
+  for (const jobs::Command& command : jobs::all_commands())
+    if (command.spec->name.find(' ') == std::string_view::npos) names += fmt::format("{} ", command.spec->name);
+  for (const auto& [group, seconds] : groups()) names += group + " ";
   for (const MetaCommand& meta : meta_commands()) names += fmt::format("{} ", meta.name);
   names.pop_back();
   return names;
@@ -48,6 +60,11 @@ std::string bash() {
       "  COMPREPLY=()\n"
       "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n";
   text += fmt::format("    COMPREPLY=($(compgen -W {} -- \"$word\")); return\n  fi\n", quoted(all_names()));
+  for (const auto& [group, seconds] : groups())
+    text += fmt::format(
+        "  if [ \"$command\" = {} ]; then\n    if [ \"$COMP_CWORD\" -eq 2 ]; then COMPREPLY=($(compgen -W {} -- "
+        "\"$word\")); return; fi\n    command=\"$command ${{COMP_WORDS[2]}}\"\n  fi\n",
+        group, quoted(fmt::format("{}", fmt::join(seconds, " "))));
   text += "  case \"$command $before\" in\n";
   for (const jobs::Command& command : jobs::all_commands())
     for (const FieldDescriptor& field : command.spec->fields) {
@@ -65,7 +82,7 @@ std::string bash() {
                       quoted(all_names()));
   text += "  case \"$command\" in\n";
   for (const jobs::Command& command : jobs::all_commands())
-    text += fmt::format("    {}) COMPREPLY=($(compgen -W {} -- \"$word\")) ;;\n", command.spec->name,
+    text += fmt::format("    {}) COMPREPLY=($(compgen -W {} -- \"$word\")) ;;\n", quoted(command.spec->name),
                         quoted(fmt::format("{}", fmt::join(words_of(*command.spec), " "))));
   return text + "  esac\n}\ncomplete -o default -F _pmetal pmetal\n";
 }
@@ -85,14 +102,23 @@ std::string zsh() {
       "#compdef pmetal\n# zsh completion for pmetal: put it as _pmetal into a folder of $fpath\n_pmetal() {\n"
       "  local -a commands=(\n";
   for (const jobs::Command& command : jobs::all_commands())
-    text += fmt::format("    {}\n", quoted(fmt::format("{}:{}", command.spec->name, command.spec->summary)));
+    if (command.spec->name.find(' ') == std::string_view::npos)
+      text += fmt::format("    {}\n", quoted(fmt::format("{}:{}", command.spec->name, command.spec->summary)));
+  for (const auto& [group, seconds] : groups())
+    text += fmt::format("    {}\n", quoted(fmt::format("{}:{}", group, fmt::join(seconds, ", "))));
   for (const MetaCommand& meta : meta_commands())
     text += fmt::format("    {}\n", quoted(fmt::format("{}:{}", meta.name, meta.summary)));
   text +=
       "  )\n  if (( CURRENT == 2 )); then _describe command commands; return; fi\n"
-      "  local command=$words[2]\n  (( CURRENT-- ))\n  shift words\n  case $command in\n";
+      "  local command=$words[2]\n  (( CURRENT-- ))\n  shift words\n";
+  for (const auto& [group, seconds] : groups())
+    text += fmt::format(
+        "  if [[ $command == {} ]]; then\n    if (( CURRENT == 2 )); then _values command {}; return; fi\n"
+        "    command=\"$command $words[2]\"; (( CURRENT-- )); shift words\n  fi\n",
+        group, fmt::join(seconds, " "));
+  text += "  case $command in\n";
   for (const jobs::Command& command : jobs::all_commands()) {
-    text += fmt::format("    {}) _arguments", command.spec->name);
+    text += fmt::format("    {}) _arguments", quoted(command.spec->name));
     for (const FieldDescriptor& field : command.spec->fields) {
       std::string action;
       if (!field.options.empty())
@@ -121,11 +147,21 @@ std::string fish() {
     return fmt::format("complete -c pmetal -n __fish_use_subcommand -a {} -d {}\n", name, quoted(summary));
   };
   for (const jobs::Command& command : jobs::all_commands())
-    text += command_line(command.spec->name, command.spec->summary);
+    if (command.spec->name.find(' ') == std::string_view::npos)
+      text += command_line(command.spec->name, command.spec->summary);
+  for (const auto& [group, seconds] : groups()) {
+    text += command_line(group, fmt::format("{}", fmt::join(seconds, ", ")));
+    text += fmt::format("complete -c pmetal -n '__fish_seen_subcommand_from {}' -a {}\n", group,
+                        quoted(fmt::format("{}", fmt::join(seconds, " "))));
+  }
   for (const MetaCommand& meta : meta_commands()) text += command_line(meta.name, meta.summary);
   text += "complete -c pmetal -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'\n";
   for (const jobs::Command& command : jobs::all_commands()) {
-    const std::string begin = fmt::format("complete -c pmetal -n '__fish_seen_subcommand_from {}'", command.spec->name);
+    // of two words, the second tells
+    const std::string_view name = command.spec->name;
+    const std::string begin =
+        fmt::format("complete -c pmetal -n '__fish_seen_subcommand_from {}'",
+                    name.substr(name.find(' ') == std::string_view::npos ? 0 : name.find(' ') + 1));
     for (const FieldDescriptor& field : command.spec->fields) {
       text += fmt::format("{} -l {} -d {}", begin, jobs::flag_of(field).substr(2), quoted(field.help));
       if (field.short_flag != 0) text += fmt::format(" -s {}", field.short_flag);
