@@ -33,9 +33,9 @@ struct Batch {
 // Host-side description from which a batch without memory is made (training, evaluation, probe).
 struct SequenceInput {
   std::span<const int32_t> tokens;
-  std::span<const int32_t> positions;  // empty: 0, 1, 2 ...
-  int32_t rope_length = 0;             // 0: the largest position + 1
-  int32_t adapter = -2;                // -2: the default
+  std::span<const int32_t> positions = {};  // empty: 0, 1, 2 ...
+  int32_t rope_length = 0;                  // 0: the largest position + 1
+  int32_t adapter = -2;                     // -2: the default
 };
 Batch make_batch(Context& ctx, std::span<const SequenceInput> sequences);
 
