@@ -369,7 +369,7 @@ struct StreamingDecoder::State {
 };
 
 StreamingDecoder::StreamingDecoder(const Tokenizer& tokenizer, bool skip_special)
-    : state_(std::make_unique<State>(tokenizer.impl(), skip_special, DecodeStream(tokenizer.impl().decoders))) {}
+    : state_(new State{tokenizer.impl(), skip_special, DecodeStream(tokenizer.impl().decoders)}) {}
 StreamingDecoder::~StreamingDecoder() = default;
 StreamingDecoder::StreamingDecoder(StreamingDecoder&&) noexcept = default;
 
