@@ -21,7 +21,7 @@ struct CategoryUpdate {
   uint32_t first, last;
   char category[3];
 };
-extern const std::array<ClassUpdate, 239> kClassUpdates;
+extern const std::array<ClassUpdate, 231> kClassUpdates;
 extern const std::array<CodeRange, 47> kNotNormalized;
 extern const std::array<LowerUpdate, 10> kLowerUpdates;
 extern const std::array<CategoryUpdate, 126> kRegexUpdates;
