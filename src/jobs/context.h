@@ -12,11 +12,18 @@
 
 namespace pmetal::jobs {
 
+// Ctrl-C for jobs that take it as "stop this answer" rather than "stop the job".
+struct Interrupts {
+  std::atomic<bool> wanted{false};   // by the job
+  std::atomic<bool> pending{false};  // one came
+};
+
 struct JobIo {
-  EventSink* events;                // never null
-  std::ostream* data;               // results: stdout in the command line
-  std::istream* input;              // what a person types: stdin
-  const std::atomic<bool>* cancel;  // set by Ctrl-C, SIGTERM, or a stop button
+  EventSink* events;                 // never null
+  std::ostream* data;                // results: stdout in the command line
+  std::istream* input;               // what a person types: stdin
+  const std::atomic<bool>* cancel;   // set by Ctrl-C, SIGTERM, or a stop button
+  Interrupts* interrupts = nullptr;  // where there are none, Ctrl-C cancels
 };
 
 class JobContext {
@@ -34,6 +41,11 @@ class JobContext {
   EventSink& events() const { return *io_.events; }
 
   bool is_cancelled() const { return io_.cancel->load(std::memory_order_relaxed); }
+  // From here on Ctrl-C no longer cancels; take_interrupt() tells whether one came since it was asked last.
+  void want_interrupts() const {
+    if (io_.interrupts) io_.interrupts->wanted = true;
+  }
+  bool take_interrupt() const { return io_.interrupts && io_.interrupts->pending.exchange(false); }
   // throws Error(kCancelled): the caller has nothing to save
   void stop_if_cancelled() const;
 

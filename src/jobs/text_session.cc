@@ -17,14 +17,20 @@ TextSession open_text(const std::filesystem::path& folder, const models::ModelIn
   if (s.tokenizer->vocab_size() > info.vocabulary)
     fail(ErrorCode::kInvalidInput, "{}: the tokenizer has {} entries, the model {}; they do not belong together",
          folder.string(), s.tokenizer->vocab_size(), info.vocabulary);
-  s.chat = std::make_shared<text::chat::ChatTemplate>(text::chat::ChatTemplate::from_model_dir(folder));
-  const std::string eos = s.chat->special_token("eos_token");
+  try {
+    s.chat = std::make_shared<text::chat::ChatTemplate>(text::chat::ChatTemplate::from_model_dir(folder));
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kNotFound) throw;
+    s.no_chat = e.what();  // plain text needs none
+  }
+  const std::string eos = s.chat ? s.chat->special_token("eos_token") : "";
   if (!eos.empty()) s.eos = s.tokenizer->token_to_id(eos);
   if (!s.eos && !info.eos.empty()) s.eos = info.eos[0];
   return s;
 }
 
 std::string chat_prompt(const TextSession& text, const std::string& question) {
+  if (!text.chat) fail(ErrorCode::kNotFound, "{}", text.no_chat);
   const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", question}}};
   text::chat::ChatOptions options;
   options.add_generation_prompt = true;
@@ -33,8 +39,9 @@ std::string chat_prompt(const TextSession& text, const std::string& question) {
 
 std::shared_ptr<data::ExampleBuilder> make_example_builder(const TextSession& text,
                                                            const data::ExampleOptions& options) {
-  return std::make_shared<data::ExampleBuilder>(data::make_encoder(text.tokenizer, text.eos),
-                                                data::make_chat_renderer(text.chat, options.train_on), options);
+  return std::make_shared<data::ExampleBuilder>(
+      data::make_encoder(text.tokenizer, text.eos),
+      text.chat ? data::make_chat_renderer(text.chat, options.train_on) : data::RenderChat(), options);
 }
 
 }  // namespace pmetal::jobs

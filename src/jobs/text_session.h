@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "data/example.h"
 #include "models/model.h"
@@ -14,7 +15,8 @@ namespace pmetal::jobs {
 
 struct TextSession {
   std::shared_ptr<const text::Tokenizer> tokenizer;
-  std::shared_ptr<const text::chat::ChatTemplate> chat;
+  std::shared_ptr<const text::chat::ChatTemplate> chat;  // null when the model has none:
+  std::string no_chat;                                   // then this says why
   std::optional<int32_t> eos;
 };
 

@@ -20,8 +20,11 @@ namespace pmetal::app {
 namespace {
 
 std::atomic<bool> cancel_requested{false};  // signal handlers reach nothing else
+jobs::Interrupts interrupts;
 
-void on_signal(int) {
+void on_signal(int signal) {
+  // twice without the job having noticed: as if it took none
+  if (signal == SIGINT && interrupts.wanted && !interrupts.pending.exchange(true)) return;
   if (cancel_requested.exchange(true)) ::_exit(kExitCancelled);  // asked twice: at once
 }
 
@@ -97,7 +100,7 @@ Outcome run_command(const jobs::Command& command, std::span<const std::string> w
   events.add(&renderer);
   events.add(&log);
   if (line.log_events) events.add(&event_file.emplace(*line.log_events));
-  jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &std::cin, &cancel_requested});
+  jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &std::cin, &cancel_requested, &interrupts});
   context.json = line.json;
   context.dry_run = line.dry_run;
   return run_job(command, line.options, context);

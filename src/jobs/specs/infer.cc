@@ -54,7 +54,7 @@ constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(seed), .kind = kInteger, .group = "Sampling", .help = "seed of the draws; random without it"},
     {PMETAL_FIELD(stop), .kind = kList, .group = "Sampling", .help = "texts that end the answer", .value_name = "A,B"},
     {PMETAL_FIELD(detect_repetition), .kind = kToggle, .group = "Sampling",
-     .help = "stop when 8 tokens come 4 times in a row"},
+     .help = "stop a text that goes round in circles"},
 
     {PMETAL_FIELD(device), .kind = kEnum, .group = "Compute", .help = kDeviceHelp, .options = kDeviceChoices},
     {PMETAL_FIELD(threads), .kind = kInteger, .group = "Compute", .help = kThreadsHelp, .min = 0, .max = 4096},
@@ -90,6 +90,15 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (!o.benchmark && (job.was_given("benchmark_iters") || o.benchmark_prompt_tokens))
     issues.push_back({"benchmark", "is missing: --benchmark-iters and --benchmark-prompt-tokens belong to it"});
   if (o.benchmark && o.interactive) issues.push_back({"benchmark", "contradicts --interactive"});
+  if (!o.chat && !o.interactive)
+    for (const std::string_view name : {"system", "tools", "no_thinking", "hide_thinking"})
+      if (job.was_given(name)) issues.push_back({std::string(name), "needs --chat or --interactive"});
+  if (o.benchmark)
+    for (const std::string_view name : {"prompt", "prompt_file", "chat", "stop", "detect_repetition"})
+      if (job.was_given(name)) issues.push_back({std::string(name), "contradicts --benchmark"});
+  if (o.interactive)
+    for (const std::string_view name : {"prompt_file", "profile_layers"})
+      if (job.was_given(name)) issues.push_back({std::string(name), "contradicts --interactive"});
   if (o.profile_output && !o.profile_layers) issues.push_back({"profile_output", "needs --profile-layers"});
   for (const std::string& stop : o.stop)
     if (stop.empty()) issues.push_back({"stop", "holds an empty text"});
