@@ -32,6 +32,7 @@ class JobContext {
 
   const std::string& job_id() const { return job_id_; }
   bool json = false;     // --json: `data()` gets exactly one JSON document
+  bool colour = false;   // `data()` is a terminal that shows colour
   bool dry_run = false;  // --dry-run: say what would happen, change nothing
   // the job fills this before it returns
   JobSummary summary;

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "data/loader.h"
+#include "jobs/dataset_text.h"
 #include "jobs/model_session.h"
 #include "jobs/spec.h"
 #include "jobs/specs/train.h"
@@ -18,12 +19,6 @@ namespace pmetal::jobs {
 namespace {
 
 constexpr int64_t kDefaultMaxSeqLen = 8192;
-
-data::TrainOn to_data(TrainOn t) {
-  return t == TrainOn::kLast  ? data::TrainOn::kLast
-         : t == TrainOn::kAll ? data::TrainOn::kAll
-                              : data::TrainOn::kEverything;
-}
 
 data::ColumnFlags column_flags(const TrainOptions& o) {
   return {o.text_column.value_or(""), o.text_columns, o.column_separator, o.prompt_column.value_or(""),

@@ -103,6 +103,7 @@ Outcome run_command(const jobs::Command& command, std::span<const std::string> w
   jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &std::cin, &cancel_requested, &interrupts});
   context.json = line.json;
   context.dry_run = line.dry_run;
+  context.colour = ::isatty(STDOUT_FILENO) && std::getenv("NO_COLOR") == nullptr;
   return run_job(command, line.options, context);
 }
 

@@ -1,0 +1,23 @@
+// pmetal dataset template: render chats as text.
+#include <ostream>
+
+#include <nlohmann/json.hpp>
+
+#include "data/tools/tools.h"
+#include "jobs/dataset_text.h"
+#include "jobs/spec.h"
+#include "jobs/specs/dataset_template.h"
+
+namespace pmetal::jobs {
+
+void run_dataset_template(const JobOptions& options, JobContext& context) {
+  const auto& o = options.as<DatasetTemplateOptions>();
+  report_counts(context, data::apply_template({.input = o.input,
+                                               .output = o.output,
+                                               .columns = {},
+                                               .render = renderer_for(o.template_name, o.model),
+                                               .system = o.system,
+                                               .mask_prompt = o.mask_prompt}));
+}
+
+}  // namespace pmetal::jobs

@@ -1,0 +1,21 @@
+// Options of `pmetal dataset analyze`.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "jobs/specs/train.h"
+
+namespace pmetal::jobs {
+
+struct DatasetAnalyzeOptions {
+  std::string path;
+  std::string split = "train";
+  std::optional<std::string> model;
+  int64_t max_seq_len = 2048;
+  TrainOn train_on = TrainOn::kAll;
+  bool detailed = false;
+};
+
+}  // namespace pmetal::jobs
