@@ -6,6 +6,7 @@
 #include "text/chat/output_parser.h"
 #include "text/chat/render_lines.h"
 #include "text/template/json.h"
+#include "text/template/unicode.h"
 
 namespace {
 
@@ -58,6 +59,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   static const jinja::Value tools = jinja::parse_json(R"([{"function": {"name": "f", "parameters": {"properties": {
       "a": {"type": "string"}, "b": {"type": "integer"}}}}}])");
+  if (!jinja::unicode::is_valid(line)) return 0;  // parsers come after the streaming decoder, which repairs bytes
   for (const chat::ParserSpec* spec : chat::all_parsers()) {
     const chat::ParsedOutput whole = parsed(*spec, tools, line, size);
     PMETAL_ASSERT(parsed(*spec, tools, line, pick % (size + 1)) == whole, "{}: cut at {}", spec->name,

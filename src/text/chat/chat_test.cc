@@ -62,7 +62,7 @@ TEST(Chat, lines_render_as_in_transformers) {
 
 TEST(Chat, a_line_that_is_no_conversation_answers_with_an_error) {
   const ChatTemplate chat = ChatTemplate::built_in("chatml");
-  for (const char* line : {"", "[]", "{}", R"({"messages": 5})", R"({"messages": [{"content": "x"}]})",
+  for (const char* line : {"", "\xff\xfe", "[]", "{}", R"({"messages": 5})", R"({"messages": [{"content": "x"}]})",
                            R"({"messages": [], "tools": 1})", R"({"messages": [], "now": "soon"})"})
     EXPECT_NE(render_line(chat, line).find("{\"error\":"), std::string::npos) << line;
 }

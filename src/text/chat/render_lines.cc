@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "text/template/json.h"
+#include "text/template/unicode.h"
 
 namespace pmetal::text::chat {
 namespace {
@@ -46,7 +47,7 @@ std::string render_line(const ChatTemplate& chat, std::string_view line) {
   try {
     answer->set("text", Value::string(render(chat, line)));
   } catch (const Error& e) {
-    answer->set("error", Value::string(e.what()));
+    answer->set("error", Value::string(jinja::unicode::repaired(e.what())));
   }
   return jinja::to_json(Value::dict(answer));
 }

@@ -125,7 +125,10 @@ Value filter_urlize(Interpreter& in, const Value& v, CallArgs& args) {
   std::vector<std::string> rel;
   if (bound.has(3) && !bound[3].is_none()) {
     CallArgs none;
-    for (const Value& word : find_string_method("split")(in, bound[3], none).items()) rel.push_back(word.text());
+    if (!bound[3].is_string())
+      throw_type_error(fmt::format("'{}' object has no attribute 'split'", type_name(bound[3])));
+    const Value words = find_string_method("split")(in, bound[3], none);
+    for (const Value& word : words.items()) rel.push_back(word.text());
   }
   if (bound.boolean(1, false)) rel.push_back("nofollow");
   rel.push_back("noopener");

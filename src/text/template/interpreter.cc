@@ -9,6 +9,7 @@
 #include "text/template/operators.h"
 #include "text/template/repr.h"
 #include "text/template/runtime_objects.h"
+#include "text/template/unicode.h"
 
 namespace pmetal::text::jinja {
 
@@ -38,6 +39,7 @@ Rendered Interpreter::render() {
   stack_start_ = &here;
   root_ = enter(nullptr);
   run(parsed_.body, *root_);
+  if (!unicode::is_valid(output_)) fail(ErrorCode::kInvalidInput, "the rendered text holds half of a surrogate pair");
   return {std::move(output_), std::move(generation_)};
 }
 

@@ -47,7 +47,7 @@ class Builder {
     std::string what = e.what();
     const size_t detail = what.find("syntax error");
     if (detail != std::string::npos) what = what.substr(detail);
-    fail(ErrorCode::kInvalidInput, "JSON: byte {}: {}", position, what);
+    fail(ErrorCode::kInvalidInput, "JSON: byte {}: {}", position, unicode::repaired(what));
   }
   Value result;
 

@@ -76,6 +76,12 @@ TEST(Template, budgets_stop_runaway_templates) {
   EXPECT_TRUE(has(error_of("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}"), "deep"));
 }
 
+TEST(Template, half_a_surrogate_pair_is_refused) {
+  EXPECT_TRUE(has(error_of("{{ '\\ud800' }}"), "surrogate"));
+  EXPECT_EQ(render("{{ 'x http://a.de'|urlize(rel='me you') }}"),
+            "x <a href=\"http://a.de\" rel=\"me noopener you\">http://a.de</a>");
+}
+
 TEST(Template, a_namespace_may_hold_itself) {
   EXPECT_EQ(render("{% set ns = namespace() %}{% set ns.me = [ns] %}{{ ns.me[0].me is sequence }}"), "True");
   EXPECT_TRUE(has(error_of("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}"), "contains itself"));

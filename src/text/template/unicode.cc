@@ -170,6 +170,21 @@ bool is_valid(std::string_view text) {
   return true;
 }
 
+std::string repaired(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    utf8proc_int32_t c = 0;
+    const auto n = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i,
+                                    static_cast<utf8proc_ssize_t>(text.size() - i), &c);
+    if (n > 0)
+      out += text.substr(i, static_cast<size_t>(n));
+    else
+      append(out, 0xfffd);
+    i += n > 0 ? static_cast<size_t>(n) : 1;
+  }
+  return out;
+}
+
 std::u32string to_u32(std::string_view text) {
   std::u32string out;
   out.reserve(text.size());

@@ -15,6 +15,7 @@ char32_t decode(std::string_view text, size_t position);
 void append(std::string& out, char32_t c);
 size_t offset(std::string_view text, int64_t n_chars);  // byte offset of code point n (clamped to the end)
 bool is_valid(std::string_view text);
+std::string repaired(std::string_view text);  // each byte that is no UTF-8 becomes U+FFFD
 std::u32string to_u32(std::string_view text);
 std::string to_utf8(std::u32string_view text);
 
