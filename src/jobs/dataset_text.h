@@ -9,7 +9,7 @@
 #include "data/tools/tools.h"
 #include "jobs/context.h"
 #include "jobs/field.h"
-#include "jobs/specs/train.h"
+#include "jobs/specs/common.h"
 
 namespace pmetal::jobs {
 

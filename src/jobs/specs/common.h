@@ -19,6 +19,11 @@ enum class DeviceChoice : uint8_t { kAuto, kCpu };
 inline constexpr EnumName kDeviceChoices[] = {{"auto", static_cast<int>(DeviceChoice::kAuto)},
                                               {"cpu", static_cast<int>(DeviceChoice::kCpu)}};
 
+enum class TrainOn : uint8_t { kLast, kAll, kEverything };
+inline constexpr EnumName kTrainOnNames[] = {{"last", static_cast<int>(TrainOn::kLast)},
+                                             {"all", static_cast<int>(TrainOn::kAll)},
+                                             {"everything", static_cast<int>(TrainOn::kEverything)}};
+
 inline constexpr std::string_view kModelHelp =
     "checkpoint: a folder with config.json and safetensors, or random:CONFIG.json";
 inline constexpr std::string_view kDatasetHelp = "data: a JSONL file, or a folder that holds one";

@@ -8,10 +8,6 @@ namespace {
 using Options = DatasetAnalyzeOptions;
 using enum FieldKind;
 
-constexpr EnumName kTrainOnNames[] = {{"last", static_cast<int>(TrainOn::kLast)},
-                                      {"all", static_cast<int>(TrainOn::kAll)},
-                                      {"everything", static_cast<int>(TrainOn::kEverything)}};
-
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(path), .kind = kDataset, .flag = "--path", .short_flag = 'p', .group = "Data", .help = kDatasetHelp,
      .value_name = "PATH", .required = true, .is_positional = true},

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "jobs/specs/train.h"
+#include "jobs/specs/common.h"
 
 namespace pmetal::jobs {
 

@@ -18,9 +18,6 @@ constexpr EnumName kSchedules[] = {
 };
 constexpr EnumName kOptimizers[] = {{"adamw", static_cast<int>(Optimizer::kAdamW)},
                                     {"adam_w", static_cast<int>(Optimizer::kAdamW)}};
-constexpr EnumName kTrainOn[] = {{"last", static_cast<int>(TrainOn::kLast)},
-                                 {"all", static_cast<int>(TrainOn::kAll)},
-                                 {"everything", static_cast<int>(TrainOn::kEverything)}};
 constexpr EnumName kBias[] = {{"none", static_cast<int>(LoraBias::kNone)},
                               {"all", static_cast<int>(LoraBias::kAll)},
                               {"lora_only", static_cast<int>(LoraBias::kLoraOnly)}};
@@ -48,7 +45,7 @@ constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(pack_max_seq_len), .kind = kInteger, .group = "Data",
      .help = "length of a packed sequence; without it the 99th percentile of the lengths", .min = 16, .max = 1 << 20},
     {PMETAL_FIELD(train_on), .kind = kEnum, .group = "Data",
-     .help = "which turns are learned: the last answer, all answers, or every token", .options = kTrainOn},
+     .help = "which turns are learned: the last answer, all answers, or every token", .options = kTrainOnNames},
     {PMETAL_FIELD(text_column), .kind = kText, .places = "dataset.text_column", .group = "Data",
      .help = kTextColumnHelp, .value_name = "NAME"},
     {PMETAL_FIELD(text_columns), .kind = kList, .group = "Data", .help = kTextColumnsHelp, .value_name = "A,B"},

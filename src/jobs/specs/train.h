@@ -11,7 +11,6 @@ namespace pmetal::jobs {
 
 enum class LrSchedule : uint8_t { kCosine, kLinear, kConstant, kCosineWithRestarts, kPolynomial, kWsd };
 enum class Optimizer : uint8_t { kAdamW };
-enum class TrainOn : uint8_t { kLast, kAll, kEverything };
 enum class LoraBias : uint8_t { kNone, kAll, kLoraOnly };
 enum class LoraInit : uint8_t { kDefault, kGaussian };
 enum class Recompute : uint8_t { kAuto, kNone, kBlocks };
