@@ -1,12 +1,12 @@
 #include "app/log.h"
 
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 
-#include <fmt/chrono.h>
+#include <fmt/format.h>
 
 #include "base/error.h"
+#include "jobs/log_line.h"
 
 namespace pmetal::app {
 namespace {
@@ -25,38 +25,6 @@ fs::path cache_folder() {
   if (const std::string home = environment("HOME"); !home.empty()) return fs::path(home) / ".cache" / "pmetal";
   return {};
 }
-
-struct LogLine {
-  LogLevel level;
-  std::string text;
-};
-
-// what of an event belongs in a log; an empty text means nothing
-struct LineOf {
-  LogLine operator()(const jobs::StartedEvent& e) const { return {LogLevel::kInfo, "started " + e.kind}; }
-  LogLine operator()(const jobs::PhaseEvent& e) const {
-    return {LogLevel::kInfo, e.phase + (e.detail.empty() ? "" : ": " + e.detail)};
-  }
-  LogLine operator()(const jobs::LogEvent& e) const { return {e.level, e.line}; }
-  LogLine operator()(const jobs::StepMetric& e) const {
-    return {LogLevel::kDebug,
-            fmt::format("step {} of {}: loss {:.5g}, lr {:.4g}", e.step, e.total_steps, e.loss, e.lr)};
-  }
-  LogLine operator()(const jobs::EvalMetricEvent& e) const {
-    return {LogLevel::kInfo,
-            fmt::format("evaluation at step {}: loss {:.5g}, perplexity {:.5g}", e.step, e.loss, e.perplexity)};
-  }
-  LogLine operator()(const jobs::ArtefactEvent& e) const {
-    return {LogLevel::kInfo, "wrote " + e.path + " (" + e.role + ")"};
-  }
-  LogLine operator()(const jobs::CompletedEvent&) const { return {LogLevel::kInfo, "completed"}; }
-  LogLine operator()(const jobs::FailedEvent& e) const { return {LogLevel::kError, "failed: " + e.error}; }
-  LogLine operator()(const jobs::CancelledEvent&) const { return {LogLevel::kWarn, "cancelled"}; }
-  template <class Other>
-  LogLine operator()(const Other&) const {
-    return {LogLevel::kTrace, {}};
-  }
-};
 
 }  // namespace
 
@@ -84,10 +52,9 @@ LogFileSink::LogFileSink(const std::string& front_end, LogLevel level) : level_(
 
 void LogFileSink::emit(const jobs::JobEvent& event) {
   if (path_.empty()) return;
-  const LogLine line = std::visit(LineOf{}, event.body);
+  const jobs::LogLine line = jobs::log_line(event);
   if (line.text.empty() || line.level < level_) return;
-  file_ << fmt::format("{:%Y-%m-%dT%H:%M:%SZ} {} {} {}\n", fmt::gmtime(static_cast<std::time_t>(event.ts)),
-                       jobs::name_of(line.level), event.job_id, line.text)
+  file_ << fmt::format("{} {} {} {}\n", jobs::log_time(event.ts), jobs::name_of(line.level), event.job_id, line.text)
         << std::flush;
 }
 

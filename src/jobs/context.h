@@ -41,6 +41,13 @@ class JobContext {
   std::istream& input() const { return *io_.input; }
   EventSink& events() const { return *io_.events; }
 
+  // the same job with its events going to `events` (borrowed)
+  JobContext with_events(EventSink* events) const {
+    JobContext other = *this;
+    other.io_.events = events;
+    return other;
+  }
+
   bool is_cancelled() const { return io_.cancel->load(std::memory_order_relaxed); }
   // From here on Ctrl-C no longer cancels; take_interrupt() tells whether one came since it was asked last.
   void want_interrupts() const {

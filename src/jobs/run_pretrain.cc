@@ -8,6 +8,7 @@
 #include "data/shards.h"
 #include "formats/json.h"
 #include "jobs/model_session.h"
+#include "jobs/run_folder.h"
 #include "jobs/spec.h"
 #include "jobs/specs/pretrain.h"
 #include "jobs/training.h"
@@ -70,9 +71,7 @@ std::string run_identity(const JobOptions& options) {
   return j.dump();
 }
 
-}  // namespace
-
-void run_pretrain(const JobOptions& options, JobContext& job) {
+void pretrain(const JobOptions& options, JobContext& job) {
   const PretrainOptions& o = options.as<PretrainOptions>();
   const fs::path output = o.output_dir;
   job.phase("resolving_dataset", o.shards.empty() ? "" : o.shards[0]);
@@ -97,7 +96,6 @@ void run_pretrain(const JobOptions& options, JobContext& job) {
     config = default_config(o.arch, vocabulary, o.seq_len, o.eos_token_id);
     config_name = "the default shape";
   }
-  if (!job.dry_run) fs::create_directories(output);
   const fs::path config_file = output / "config.json";
   std::unique_ptr<models::Model> shape = models::build(config, config_name);
   if (o.seq_len > shape->info().max_positions)
@@ -156,7 +154,6 @@ void run_pretrain(const JobOptions& options, JobContext& job) {
   t.output = output;
   t.config_text = run_identity(options);
 
-  const RunningMark running(output);
   write_file_atomic(output / "training_args.json", to_json(options).dump(2) + "\n");
   std::unique_ptr<MetricsWriter> metrics;
   if (o.log_metrics) {
@@ -178,11 +175,18 @@ void run_pretrain(const JobOptions& options, JobContext& job) {
       sequences.push_back(one);
     trainer.set_eval(std::move(sequences));
   }
-  if (o.resume) {
-    // the folder of the run, of its checkpoints, or of one checkpoint
-    if (!trainer.resume(*o.resume)) fail(ErrorCode::kNotFound, "--resume {}: holds no checkpoint", *o.resume);
+  // the folder of a run, of its checkpoints, or of one checkpoint
+  std::error_code error;
+  if (o.resume && trainer.resume(*o.resume)) {
     job.log(LogLevel::kInfo, "resumed at step {}", trainer.steps_done());
+  } else if (o.resume && fs::equivalent(*o.resume, output, error)) {
+    // killed before its first save
+    job.log(LogLevel::kWarn, "{} has no checkpoint yet: the run begins at its first step", *o.resume);
+  } else if (o.resume) {
+    fail(ErrorCode::kNotFound, "--resume {}: holds no checkpoint; name the folder of a run, or leave --resume out",
+         *o.resume);
   }
+  if (!o.resume) set_checkpoints_aside(output, job);
   job.log(LogLevel::kInfo, "{:.2f} M parameters from random weights; {} steps", static_cast<double>(n.total) / 1e6,
           o.steps);
   job.phase("training");
@@ -203,6 +207,14 @@ void run_pretrain(const JobOptions& options, JobContext& job) {
   job.summary.total_tokens = summary.tokens;
   job.summary.output_path = summary.stopped ? o.output_dir : (output / "final").string();
   if (summary.stopped) job.stop_if_cancelled();
+}
+
+}  // namespace
+
+void run_pretrain(const JobOptions& options, JobContext& job) {
+  const PretrainOptions& o = options.as<PretrainOptions>();
+  if (job.dry_run) return pretrain(options, job);
+  in_run_folder(o.output_dir, o.log_every, job, [&](JobContext& logged) { pretrain(options, logged); });
 }
 
 }  // namespace pmetal::jobs

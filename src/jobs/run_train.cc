@@ -10,6 +10,7 @@
 #include "data/loader.h"
 #include "jobs/dataset_text.h"
 #include "jobs/model_session.h"
+#include "jobs/run_folder.h"
 #include "jobs/spec.h"
 #include "jobs/specs/train.h"
 #include "jobs/text_session.h"
@@ -104,9 +105,7 @@ void publish(const fs::path& from, const fs::path& to) {
   sync_directory(to);
 }
 
-}  // namespace
-
-void run_train(const JobOptions& options, JobContext& job) {
+void train_model(const JobOptions& options, JobContext& job) {
   const TrainOptions& o = options.as<TrainOptions>();
   ModelSession s = open_session(job, {.model = o.model,
                                       .dtype = o.dtype,
@@ -205,8 +204,6 @@ void run_train(const JobOptions& options, JobContext& job) {
   }
 
   const fs::path output = o.output_dir;
-  fs::create_directories(output);
-  const RunningMark running(output);
   write_file_atomic(output / "training_args.json", to_json(options).dump(2) + "\n");
   std::unique_ptr<MetricsWriter> metrics;
   if (o.log_metrics) {
@@ -219,20 +216,21 @@ void run_train(const JobOptions& options, JobContext& job) {
     const auto eval_source = data::open_source(*o.eval_dataset, "validation");
     trainer.set_eval(one_by_one(data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get())));
   }
-  if (o.resume) {
-    if (trainer.resume())
-      job.log(LogLevel::kInfo, "resumed at step {}", trainer.steps_done());
-    else
-      fail(ErrorCode::kNotFound, "{}: has no checkpoint to resume from; leave --resume out to start", o.output_dir);
-  }
+  // a run that was killed before its first save begins again: nothing is lost by it
+  if (!o.resume)
+    set_checkpoints_aside(output, job);
+  else if (trainer.resume())
+    job.log(LogLevel::kInfo, "resumed at step {}", trainer.steps_done());
+  else
+    job.log(LogLevel::kWarn, "{} has no checkpoint yet: the run begins at its first step", o.output_dir);
   job.log(LogLevel::kInfo, "{} samples in {} sequences an epoch; {} optimizer steps; {:.2f} M parameters train",
           n_examples, loader->sequences_per_epoch().value_or(0), total_steps,
           static_cast<double>(trainer.parameters().count()) / 1e6);
   job.phase("training");
   const train::TrainSummary summary = trainer.run();
 
-  job.phase("saving_weights", o.output_dir);
   if (!summary.stopped) {
+    job.phase("saving_weights", o.output_dir);
     const fs::path staging = output / ".final";
     fs::remove_all(staging);
     fs::create_directories(staging);
@@ -256,6 +254,14 @@ void run_train(const JobOptions& options, JobContext& job) {
   job.summary.output_path = o.output_dir;
   job.summary.extra.emplace_back("skipped_steps", static_cast<double>(summary.skipped));
   if (summary.stopped) job.stop_if_cancelled();
+}
+
+}  // namespace
+
+void run_train(const JobOptions& options, JobContext& job) {
+  const TrainOptions& o = options.as<TrainOptions>();
+  if (job.dry_run) return train_model(options, job);
+  in_run_folder(o.output_dir, o.logging_steps, job, [&](JobContext& logged) { train_model(options, logged); });
 }
 
 }  // namespace pmetal::jobs

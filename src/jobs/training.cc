@@ -1,12 +1,9 @@
 #include "jobs/training.h"
 
-#include <unistd.h>
-
 #include <cmath>
 
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "jobs/machine.h"
 
 namespace pmetal::jobs {
@@ -140,15 +137,10 @@ void TrainingObserver::on_checkpoint(const fs::path& folder) {
   if (metrics_) metrics_->checkpoint_saved(folder.string());
 }
 
+void TrainingObserver::on_best(const fs::path& folder) { job_.artefact(folder.string(), "best"); }
+
 void TrainingObserver::on_log(const std::string& line) { job_.log(LogLevel::kInfo, "{}", line); }
 
-RunningMark::RunningMark(const fs::path& output) : file_(output / ".running") {
-  write_file_atomic(file_, fmt::format("{}\n", ::getpid()));
-}
-
-RunningMark::~RunningMark() {
-  std::error_code ignored;
-  fs::remove(file_, ignored);
-}
+void TrainingObserver::on_warning(const std::string& line) { job_.log(LogLevel::kWarn, "{}", line); }
 
 }  // namespace pmetal::jobs

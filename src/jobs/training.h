@@ -36,7 +36,9 @@ class TrainingObserver final : public train::TrainObserver {
   void on_step(const train::StepReport& report) override;
   void on_eval(const train::EvalReport& report) override;
   void on_checkpoint(const std::filesystem::path& folder) override;
+  void on_best(const std::filesystem::path& folder) override;
   void on_log(const std::string& line) override;
+  void on_warning(const std::string& line) override;
   bool stop_requested() override { return job_.is_cancelled(); }
 
  private:
@@ -45,18 +47,6 @@ class TrainingObserver final : public train::TrainObserver {
   int64_t total_epochs_, epoch_seen_ = 0;
   double epoch_loss_ = 0;
   int64_t epoch_steps_ = 0;
-};
-
-// marks a run as alive for as long as it lives: <output>/.running
-class RunningMark {
- public:
-  explicit RunningMark(const std::filesystem::path& output);
-  ~RunningMark();
-  RunningMark(const RunningMark&) = delete;
-  RunningMark& operator=(const RunningMark&) = delete;
-
- private:
-  std::filesystem::path file_;
 };
 
 }  // namespace pmetal::jobs

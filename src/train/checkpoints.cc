@@ -61,8 +61,42 @@ void write_optimizer(Context& ctx, const fs::path& file, const FlatParameters& p
   writer.finish();
 }
 
+void save_target(Context& ctx, const fs::path& folder, const FlatParameters& parameters, TrainTarget& target) {
+  target.save(folder, [&](const std::string& key) -> Tensor {
+    for (const FlatParameters::Item& item : parameters.items())
+      if (item.key == key) return ops::to_host(ctx, parameters.master(item));
+    return {};
+  });
+}
+
+// under its own name a folder is whole: it takes a temporary one before its files go
+void remove_folder(const fs::path& folder) {
+  const fs::path doomed = folder.string() + ".tmp-0-0";
+  fs::remove_all(doomed);
+  fs::rename(folder, doomed);
+  fs::remove_all(doomed);
+}
+
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+Json to_json(const CheckpointState& s) {
+  Json j;
+  j["step"] = s.step;
+  j["epoch"] = s.epoch;
+  j["running_loss"] = s.loss;
+  j["best_val_loss"] = s.has_best ? Json(s.best_eval_loss) : Json(nullptr);
+  j["learning_rate"] = s.lr;
+  j["tokens"] = s.tokens;
+  j["skipped_steps"] = s.skipped;
+  j["seed"] = s.seed;
+  j["lr_override"] = s.lr_override ? Json(*s.lr_override) : Json(nullptr);
+  j["lr_factor"] = s.lr_factor;
+  j["timestamp"] = unix_seconds();
+  j["loader"] = formats::parse_json(s.loader, "loader state");
+  j["training_config"] = s.config.empty() ? Json::object() : formats::parse_json(s.config, "configuration");
+  return j;
 }
 
 // names the first top-level key in which two JSON texts differ
@@ -84,32 +118,23 @@ fs::path save_checkpoint(Context& ctx, const fs::path& checkpoints, const Checkp
   remove_leftovers(checkpoints);
   const fs::path folder = checkpoints / fmt::format("step_{}", s.step);
   AtomicDirectory directory(folder);
-  target.save(directory.temporary(), [&](const std::string& key) -> Tensor {
-    for (const FlatParameters::Item& item : parameters.items())
-      if (item.key == key) return ops::to_host(ctx, parameters.master(item));
-    return {};
-  });
+  save_target(ctx, directory.temporary(), parameters, target);
   write_optimizer(ctx, directory.temporary() / "optimizer.safetensors", parameters);
-  Json j;
-  j["step"] = s.step;
-  j["epoch"] = s.epoch;
-  j["running_loss"] = s.loss;
-  j["best_val_loss"] = s.has_best ? Json(s.best_eval_loss) : Json(nullptr);
-  j["learning_rate"] = s.lr;
-  j["tokens"] = s.tokens;
-  j["skipped_steps"] = s.skipped;
-  j["seed"] = s.seed;
-  j["lr_override"] = s.lr_override ? Json(*s.lr_override) : Json(nullptr);
-  j["lr_factor"] = s.lr_factor;
-  j["timestamp"] = unix_seconds();
-  j["loader"] = formats::parse_json(s.loader, "loader state");
-  j["training_config"] = s.config.empty() ? Json::object() : formats::parse_json(s.config, "configuration");
-  write_file_atomic(directory.temporary() / "metadata.json", formats::dump_json(j) + "\n");
+  write_file_atomic(directory.temporary() / "metadata.json", formats::dump_json(to_json(s)) + "\n");
   directory.commit();
   write_file_atomic(checkpoints / "latest", folder.filename().string() + "\n");
   const auto all = step_folders(checkpoints);
-  for (size_t i = static_cast<size_t>(std::max(keep, 1)); i < all.size(); ++i) fs::remove_all(all[i].second);
+  for (size_t i = static_cast<size_t>(std::max(keep, 1)); i < all.size(); ++i) remove_folder(all[i].second);
   return folder;
+}
+
+fs::path save_best(Context& ctx, const fs::path& checkpoints, const CheckpointState& s,
+                   const FlatParameters& parameters, TrainTarget& target) {
+  AtomicDirectory directory(checkpoints / "best");
+  save_target(ctx, directory.temporary(), parameters, target);
+  write_file_atomic(directory.temporary() / "metadata.json", formats::dump_json(to_json(s)) + "\n");
+  directory.commit();
+  return checkpoints / "best";
 }
 
 std::optional<fs::path> newest_checkpoint(const fs::path& checkpoints) {

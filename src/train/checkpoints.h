@@ -27,6 +27,10 @@ struct CheckpointState {
 std::filesystem::path save_checkpoint(Context& ctx, const std::filesystem::path& checkpoints,
                                       const CheckpointState& state, const FlatParameters& parameters,
                                       TrainTarget& target, int keep);
+// <checkpoints>/best: what a user loads as it was at the best evaluation, and metadata.json. Not a checkpoint to resume
+// from.
+std::filesystem::path save_best(Context& ctx, const std::filesystem::path& checkpoints, const CheckpointState& state,
+                                const FlatParameters& parameters, TrainTarget& target);
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& checkpoints);
 // Overwrites masters and moments. Error(kInvalidInput) when tensors are missing or of another shape, or when the run's
 // configuration differs, naming the first difference.

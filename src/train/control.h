@@ -14,7 +14,7 @@ struct ControlAction {
   double value = 0;
   std::string text;  // for the log
 };
-// nothing when there is no file; a malformed one is removed and reported in `text` by an Error(kInvalidInput)
+// Nothing when there is no file. A malformed one is removed too: Error(kInvalidInput) says what is wrong with it.
 std::optional<ControlAction> take_control(const std::filesystem::path& output);
 
 }  // namespace pmetal::train

@@ -115,10 +115,11 @@ TrainSummary Trainer::run() {
   std::vector<data::PackedSequence> batch;
   int64_t saved_at = step_, consecutive_skips = 0;
   while (o_.max_steps == 0 || step_ < o_.max_steps) {
-    if (observer_.stop_requested() || control_stop_) {
+    if (observer_.stop_requested()) {
       summary.stopped = true;
       break;
     }
+    if (control_stop_) break;
     const auto waiting = Clock::now();
     if (!next_batch(batch)) break;
     const double data_ms = 1e3 * seconds_since(waiting);
@@ -141,8 +142,8 @@ TrainSummary Trainer::run() {
       control_save_ = false;
     }
   }
-  if (summary.stopped && !o_.output.empty() && saved_at != step_) save_checkpoint();
-  if (!summary.stopped && !eval_.empty()) evaluate();
+  if ((summary.stopped || control_stop_) && !o_.output.empty() && saved_at != step_) save_checkpoint();
+  if (!summary.stopped && !eval_.empty() && evaluated_at_ != step_) evaluate();
   summary.steps = step_;
   summary.tokens = tokens_;
   summary.skipped = skipped_;
@@ -169,18 +170,28 @@ EvalReport evaluate(Context& ctx, models::Model& model, const std::vector<data::
 EvalReport Trainer::evaluate() {
   EvalReport r = train::evaluate(ctx_, target_.model(), eval_);
   r.step = step_;
+  bool is_best = false;
   if (!has_best_ || r.loss < best_eval_) {
     best_eval_ = r.loss;
     has_best_ = true;
+    is_best = true;
   }
+  evaluated_at_ = step_;
   observer_.on_eval(r);
+  if (is_best && !o_.output.empty())
+    observer_.on_best(save_best(ctx_, o_.output / "checkpoints", state(), parameters_, target_));
   return r;
 }
 
 void Trainer::poll_control() {
   constexpr int64_t kEvery = 10;  // steps between looks at the control file
   if (o_.output.empty() || step_ % kEvery) return;
-  const std::optional<ControlAction> action = take_control(o_.output);
+  std::optional<ControlAction> action;
+  try {
+    action = take_control(o_.output);
+  } catch (const Error& error) {  // someone's slip of the pen ends no run
+    observer_.on_warning(fmt::format("control file ignored: {}", error.what()));
+  }
   if (!action) return;
   switch (action->kind) {
     case ControlAction::kSetLr: lr_override_ = action->value; break;
@@ -195,7 +206,7 @@ void Trainer::poll_control() {
   observer_.on_log(action->text);
 }
 
-void Trainer::save_checkpoint() {
+CheckpointState Trainer::state() const {
   CheckpointState state;
   state.step = step_;
   state.tokens = tokens_;
@@ -210,8 +221,12 @@ void Trainer::save_checkpoint() {
   state.lr = o_.schedule.rate(step_);
   state.loader = loader_.state();
   state.config = o_.config_text;
+  return state;
+}
+
+void Trainer::save_checkpoint() {
   const fs::path folder =
-      train::save_checkpoint(ctx_, o_.output / "checkpoints", state, parameters_, target_, o_.keep_checkpoints);
+      train::save_checkpoint(ctx_, o_.output / "checkpoints", state(), parameters_, target_, o_.keep_checkpoints);
   observer_.on_checkpoint(folder);
 }
 

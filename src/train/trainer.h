@@ -43,7 +43,7 @@ struct TrainOptions {
   int64_t recompute_group = 0;  // > 0: blocks are computed again in the backward, so many at a time
   double neftune_alpha = 0;
   ops::HeadLossOptions head;
-  int64_t save_steps = 500, eval_steps = 0, log_steps = 1;
+  int64_t save_steps = 500, eval_steps = 0;
   int keep_checkpoints = 3;
   std::filesystem::path output;  // folder of checkpoints/; empty: nothing is saved
   std::string config_text;       // of the run: a resume with another one is refused
@@ -70,7 +70,9 @@ class TrainObserver {
   virtual void on_step(const StepReport&) {}
   virtual void on_eval(const EvalReport&) {}
   virtual void on_checkpoint(const std::filesystem::path&) {}
+  virtual void on_best(const std::filesystem::path&) {}  // <output>/checkpoints/best was written
   virtual void on_log(const std::string&) {}
+  virtual void on_warning(const std::string&) {}
   virtual bool stop_requested() { return false; }  // finish the step, save, return
 };
 
@@ -79,6 +81,8 @@ struct TrainSummary {
   double final_loss = 0, best_eval_loss = 0, seconds = 0;
   bool stopped = false;  // on request, before the end
 };
+
+struct CheckpointState;
 
 class Trainer {
  public:
@@ -99,7 +103,7 @@ class Trainer {
  private:
   bool next_batch(std::vector<data::PackedSequence>& micro_batches);
   void poll_control();
-  void prune_checkpoints() const;
+  CheckpointState state() const;
 
   Context& ctx_;
   TrainTarget& target_;
@@ -108,7 +112,7 @@ class Trainer {
   TrainObserver& observer_;
   FlatParameters parameters_;
   std::vector<data::PackedSequence> eval_;
-  int64_t step_ = 0, tokens_ = 0, skipped_ = 0;
+  int64_t step_ = 0, tokens_ = 0, skipped_ = 0, evaluated_at_ = -1;
   double last_loss_ = 0, best_eval_ = 0;
   bool has_best_ = false, control_stop_ = false, control_save_ = false;
   std::optional<double> lr_override_;  // set_lr of the control file

@@ -10,6 +10,7 @@
 #include "base/testing.h"
 #include "formats/json.h"
 #include "models/checkpoint.h"
+#include "train/checkpoints.h"
 #include "train/trainer.h"
 
 namespace pmetal::train {
@@ -189,6 +190,94 @@ TEST(Trainer, Ten_steps_without_a_finite_loss_end_the_run) {
   Tensor master = run.trainer->parameters().master(run.trainer->parameters().items()[0]);
   master.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THROW(run.trainer->run(), Error);
+}
+
+class Recorder final : public TrainObserver {
+ public:
+  std::vector<StepReport> steps;
+  std::vector<std::string> logs, warnings;
+  std::vector<fs::path> best;
+  std::function<void(const StepReport&)> then;
+  void on_step(const StepReport& r) override {
+    steps.push_back(r);
+    if (then) then(r);
+  }
+  void on_log(const std::string& line) override { logs.push_back(line); }
+  void on_warning(const std::string& line) override { warnings.push_back(line); }
+  void on_best(const fs::path& folder) override { best.push_back(folder); }
+};
+
+TEST(Trainer, Control_file_steers_the_rate_saves_and_ends_the_run_normally) {
+  const fs::path out = ts::scratch_dir("control");
+  TrainOptions options = steps(100, out);
+  options.save_steps = 1000;
+  options.schedule.kind = ScheduleKind::kConstant;
+  TinyRun run(1, DType::kF32, false, options);
+  Recorder seen;
+  const auto send = [&](const std::string& text) { write_file_atomic(out / ".lr_control.json", text); };
+  seen.then = [&](const StepReport& r) {  // looked at after steps 10, 20, ...
+    if (r.step == 5) send(R"({"action": "reduce_lr", "factor": 0.5})");
+    if (r.step == 15) send(R"({"action": "set_lr", "value": 3e-3})");
+    if (r.step == 25) send(R"({"action": "reduce_lr", "factor": 0.1})");
+    if (r.step == 35) send(R"({"action": "reset_lr"})");
+    if (r.step == 45) send(R"({"action": "set_lr", "value": -1})");
+    if (r.step == 55) send(R"({"action": "save_checkpoint"})");
+    if (r.step == 65) send(R"({"action": "graceful_stop"})");
+  };
+  Trainer trainer(
+      run.ctx, *run.target, *run.loader,
+      [&] {
+        options.schedule.base = 1e-2;
+        options.schedule.total = 100;
+        return options;
+      }(),
+      seen);
+  const TrainSummary summary = trainer.run();
+  EXPECT_FALSE(summary.stopped);  // an end like any other
+  ASSERT_EQ(summary.steps, 70);
+  const auto rate = [&](size_t step) { return seen.steps[step - 1].lr; };
+  for (const auto& [step, lr] : {std::pair<size_t, double>{10, 1e-2},
+                                 {11, 5e-3},
+                                 {20, 5e-3},
+                                 {21, 3e-3},
+                                 {31, 3e-4},
+                                 {41, 1e-2},
+                                 {51, 1e-2},
+                                 {70, 1e-2}})
+    EXPECT_DOUBLE_EQ(rate(step), lr) << "step " << step;
+  ASSERT_EQ(seen.warnings.size(), 1u);
+  EXPECT_NE(seen.warnings[0].find("value"), std::string::npos) << seen.warnings[0];
+  EXPECT_TRUE(fs::exists(out / "checkpoints" / "step_60" / "optimizer.safetensors"));
+  EXPECT_TRUE(fs::exists(out / "checkpoints" / "step_70" / "optimizer.safetensors"));
+  EXPECT_EQ(read_text(out / "checkpoints" / "latest"), "step_70\n");
+  EXPECT_FALSE(fs::exists(out / ".lr_control.json"));
+  fs::remove_all(out);
+}
+
+TEST(Trainer, Best_folder_holds_the_weights_of_the_best_evaluation) {
+  const fs::path out = ts::scratch_dir("best");
+  TrainOptions options = steps(8, out);
+  options.eval_steps = 2;
+  TinyRun run(1, DType::kF32, false, options);
+  options.schedule.base = 1e-2;
+  options.schedule.total = 8;
+  Recorder seen;
+  Trainer trainer(run.ctx, *run.target, *run.loader, options, seen);
+  std::vector<data::PackedSequence> held_out;
+  for (const data::Example& e : random_examples(5, 300)) held_out.emplace_back().append(e);
+  trainer.set_eval(held_out);
+  const TrainSummary summary = trainer.run();
+  ASSERT_FALSE(seen.best.empty());
+  EXPECT_EQ(seen.best[0], out / "checkpoints" / "best");
+  // the folder's adapter, loaded into a fresh model, has the loss the run called its best
+  Context ctx(std::make_shared<ThreadPool>(1));
+  const auto model = models::build(run.checkpoint->config(), run.checkpoint->source());
+  models::load_weights(ctx, *model, *run.checkpoint, {.dtype = DType::kF32});
+  const auto adapter = adapters::Adapter::load(ctx, *model, out / "checkpoints" / "best");
+  adapter->attach(*model, 0);
+  EXPECT_NEAR(evaluate(ctx, *model, held_out).loss, summary.best_eval_loss, 1e-5);
+  EXPECT_EQ(newest_checkpoint(out / "checkpoints")->filename(), "step_6");  // best/ is none to resume from
+  fs::remove_all(out);
 }
 
 TEST(Schedule, Values_equal_the_reference) {
