@@ -25,9 +25,11 @@ constexpr std::string_view kSpaceItems =
 constexpr std::string_view kNotSpaceItems =
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}";
-// Oniguruma's word characters: Alphabetic, M, Nd, Pc, and of Latin-1 the numbers as well
+// Oniguruma's word characters: Alphabetic, M, Nd, Pc; outside of classes the numbers of Latin-1 as well
+constexpr std::string_view kLatinNumbers = "\\xb2\\xb3\\xb9\\xbc-\\xbe";
+constexpr std::string_view kHanUpdates = "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}";  // since Unicode 15
 constexpr std::string_view kWordItems =
-    "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
+    "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
 
 // class items for the characters of a general category (or of all with that first letter) that PCRE2 does not know yet
@@ -86,7 +88,9 @@ class Translator {
         return item(kNotSpaceItems, false);
       case 'w':
       case 'W':
-        return item(std::string(kWordItems) + newer_items("L") + newer_items("M") + newer_items("Nd"), c == 'W');
+        return item(std::string(kWordItems) + newer_items("L") + newer_items("M") + newer_items("Nd") +
+                        std::string(in_class ? "" : kLatinNumbers),
+                    c == 'W');
       case 'h': return item("0-9a-fA-F", false);
       case 'H': return item("0-9a-fA-F", true);
       case 'd':
@@ -102,7 +106,9 @@ class Translator {
 
   // A negated category inside a class stays with PCRE2's data: what is newer cannot be taken out of it there.
   static void category(std::string& out, const std::string& name, bool negated, bool in_class) {
-    const std::string newer = name == "C" || name == "Cn" ? "" : newer_items(name);
+    const std::string newer = name == "sc:Han"              ? std::string(kHanUpdates)
+                              : name == "C" || name == "Cn" ? ""
+                                                            : newer_items(name);
     if (newer.empty() || (in_class && negated))
       out += (negated ? "\\P{" : "\\p{") + name + "}";
     else if (in_class)
@@ -140,6 +146,7 @@ class Translator {
     for (auto b : kBinary) is_binary |= name == b;
     at_ = close + 1;
     if (name.size() <= 2) return category(out, name, negated, in_class);
+    if (name == "Han") return category(out, "sc:Han", negated, in_class);
     if (!is_binary) name = "sc:" + name;  // PCRE2 would take script extensions
     out += negated ? "\\P{" : "\\p{";
     out += name + "}";
