@@ -89,7 +89,7 @@ s.removeprefix('x') multi.splitlines() multi.splitlines(true) odd.splitlines() '
 '%s'|format(1) '%s-%s'|format('a',2) '%d'|format(3.9) '%5.2f|'|format(f) '%-5s|'|format('a') '%05d'|format(42) '%+d'|format(3)
 '%x'|format(255) '%#x'|format(255) '%#o'|format(8) '%e'|format(12.5) '%g'|format(1e-5) '%r'|format('a') '%c'|format(65) '%c'|format('b') '%%'|format()
 '%(a)s'|format(a=5) '%.3s'|format('abcdef') '%*d'|format(5,3) '%a'|format('é') '%s'|format(none) '% d'|format(5) '%.0f'|format(2.5)
-'%s %s' % (1,2) '%s' % 5 '%s' % [1] '%(x)s' % {'x':1} '%d' % true '%i' % 3 '%.3d' % 5 '%5s|%-5s|' % ('a','b')
+'%s %s' % (1,2) '%s' % 5 '%s' % missing 'x' % missing '%d' % missing '%s' % [1] '%(x)s' % {'x':1} '%d' % true '%i' % 3 '%.3d' % 5 '%5s|%-5s|' % ('a','b')
 d.get('a') d.get('zz') d.get('zz',9) d.items() d.keys() d.values() d.copy() d.items()|list d.keys()|list d.values()|list
 nested.items nested['items'] nested.get('items') nested.get nested['get'] d.fromkeys(['a'],1)
 l.count(1) l.index(2) l.copy() (1,2).count(1) (1,2,1).index(1,1) range(5) range(2,5)|list range(10,0,-3)|list range(5)[1:3] range(5)[-1] range(0)|list
@@ -136,7 +136,7 @@ l|reject('odd')|list mixed|reject('none')|list l|reject|list users|rejectattr('c
 s|replace('l','L') s|replace('l','L',1) n|replace('4','5') s|replace('','.') s|replace('o',0) none|replace('o','e') html|e|replace('&','+') s|replace('l') l|reverse|list s|reverse u|reverse d|reverse|list n|reverse (1,2)|reverse|list l|map('string')|reverse|list
 2.5|round 3.5|round 2.675|round(2) 1234.567|round(-2) 1234|round(-2) 1250|round(-2) 1350|round(-2) 2.1|round(0,'ceil') 2.9|round(method='floor') 2.123|round(2,'ceil') -2.5|round 42|round 42|round(1) 3.14159|round(3) 42.55|round(1,'floor') s|round 5|round(0,'ceil') 2.5|round(1,'x') 1e300|round(2) 0.5|round 15|round(-1) 25|round(-1)
 l|select('odd')|list mixed|select|list mixed|select('string')|list l|select('>',1)|list l|select('in',[1,2])|list users|selectattr('city')|map(attribute='name')|list users|selectattr('age','equalto',30)|map(attribute='name')|list users|selectattr('age','gt',26)|list|length users|selectattr('tags.0','defined')|list users|selectattr|list l|select('nope')|list words|select('lower')|list l|select('divisibleby',2)|list
-l|slice(2)|list range(7)|slice(3)|list range(7)|slice(3,'-')|list range(6)|slice(3,'-')|list l|slice(0)|list l|sort l|sort(true) words|sort words|sort(case_sensitive=true) words|sort(reverse=true) users|sort(attribute='age')|map(attribute='name')|list users|sort(attribute='age,name')|map(attribute='name')|list users|sort(attribute='name',reverse=true)|map(attribute='name')|list mixed|sort d|sort s|sort users|sort(attribute='city') users|sort [(2,'a'),(1,'b')]|sort
+(none|slice(2)) is iterable (none|unique) is iterable (5|batch(2)) is iterable [] is test l|slice(2)|list range(7)|slice(3)|list range(7)|slice(3,'-')|list range(6)|slice(3,'-')|list l|slice(0)|list l|sort l|sort(true) words|sort words|sort(case_sensitive=true) words|sort(reverse=true) users|sort(attribute='age')|map(attribute='name')|list users|sort(attribute='age,name')|map(attribute='name')|list users|sort(attribute='name',reverse=true)|map(attribute='name')|list mixed|sort d|sort s|sort users|sort(attribute='city') users|sort [(2,'a'),(1,'b')]|sort
 n|string none|string l|string html|striptags '<p>a  b</p>\\n<!-- c -->d &amp; e &lt;'|striptags 'a < b > c'|striptags '<!-- <b> -->x'|striptags l|sum users|sum(attribute='age') [1.5,2]|sum l|sum(start=10) words|sum [[1],[2]]|sum(start=[]) el|sum 'my-TITLE (of) [x] {y} <z> o\\'neil'|title u|title s|title n|title 'a1b c_d'|title
 d|tojson l|tojson u|tojson u|tojson(ensure_ascii=true) odd|tojson odd|tojson(ensure_ascii=true) html|tojson nested|tojson(indent=2) nested|tojson(indent=0) el|tojson(indent=2) {'a':[]}|tojson(indent=4) d|tojson(sort_keys=true) d|tojson(separators=(',',':')) d|tojson(indent=1,separators=(', ',' : ')) d|tojson(indent='\\t') (1,2)|tojson none|tojson true|tojson f|tojson 1e16|tojson 1.0|tojson {1:2,none:3,true:4,1.5:5}|tojson missing|tojson range(3)|tojson d.items()|tojson namespace()|tojson {(1,2):3}|tojson tool|tojson mixed|tojson d|tojson(false,2) d|tojson(indent=-1) [1e400,-1e400]|tojson users|tojson(indent=none)
 ws|trim s|trim('Hd') none|trim n|trim l|trim missing|trim u|trim('.') html|e|trim long|truncate(20) long|truncate(20,true) long|truncate(20,false,'…') long|truncate(20,leeway=0) s|truncate(10) s|truncate(5,true,'') s|truncate(2) long|truncate(length=96) long|truncate(91) n|truncate
@@ -278,4 +278,5 @@ def main():
     sys.exit(1 if bad or len(all_cases) < 1000 else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,8 @@
 #!/usr/bin/env bash
-# tests/oracle/jinja.sh RUNNER: our template interpreter against Debian's python3-jinja2 on every snippet of jinja.py.
+# tests/oracle/jinja.sh RUNNER: our template interpreter against Debian's python3-jinja2, on every snippet of jinja.py and
+# on random conversations.
 set -euo pipefail
-exec /usr/bin/python3 "$(dirname "${BASH_SOURCE[0]}")/jinja.py" "$1"
+here=$(dirname "${BASH_SOURCE[0]}")
+export PYTHONDONTWRITEBYTECODE=1
+/usr/bin/python3 "$here/jinja.py" "$1"
+/usr/bin/python3 "$here/conversations.py" "$1" 4000

@@ -47,6 +47,14 @@ class AttributePath {
   std::vector<Value> parts_;
 };
 
+// make_iterator when the first element is asked for, as generators do
+std::function<bool(Value&)> lazy_iterator(const Value& v) {
+  return [v, next = std::function<bool(Value&)>()](Value& out) mutable {
+    if (!next) next = make_iterator(v);
+    return next(out);
+  };
+}
+
 Value ignore_case(const Value& v) { return v.is_string() ? Value::string(unicode::lower(v.text())) : v; }
 
 // stable, as sorted(); `reverse` keeps the order of equal items too
@@ -196,7 +204,7 @@ Value filter_unique(Interpreter& in, const Value& v, CallArgs& args) {
   const Bound bound("unique", args, {"case_sensitive", "attribute"});
   auto seen = std::make_shared<DictObject>();
   return Value::iterator(
-      [&in, next = make_iterator(v), path = AttributePath(bound.get(1, Value())), seen,
+      [&in, next = lazy_iterator(v), path = AttributePath(bound.get(1, Value())), seen,
        is_case_sensitive = bound.boolean(0, false)](Value& out) {
         while (next(out)) {
           in.charge(1);
@@ -246,14 +254,13 @@ Value filter_sum(Interpreter& in, const Value& v, CallArgs& args) {
   return total;
 }
 
-Value filter_slice(Interpreter& in, const Value& v, CallArgs& args) {
-  const Bound bound("slice", args, {"slices", "fill_with"}, 1);
-  const int64_t slices = to_index(bound[0]);
+// the parts of |slice, made when the first one is asked for
+Value sliced(Interpreter& in, const Value& v, const Value& count, const Value& fill) {
   const std::vector<Value> items = to_vector(in, v);
+  const int64_t slices = to_index(count);
   if (slices == 0) fail(ErrorCode::kInvalidInput, "integer division or modulo by zero");
   const auto size = static_cast<int64_t>(items.size());
   const int64_t each = floor_divide(size, slices), extra = floor_modulo(size, slices);
-  const Value fill = bound.get(1, Value());
   std::vector<Value> out;
   int64_t begin = 0;
   for (int64_t i = 0; i < slices; ++i) {
@@ -264,8 +271,18 @@ Value filter_slice(Interpreter& in, const Value& v, CallArgs& args) {
     out.push_back(Value::list(std::move(part)));
     begin = end;
   }
-  const Value list = Value::list(std::move(out));
-  return Value::iterator(make_iterator(list), list);
+  return Value::list(std::move(out));
+}
+
+Value filter_slice(Interpreter& in, const Value& v, CallArgs& args) {
+  const Bound bound("slice", args, {"slices", "fill_with"}, 1);
+  return Value::iterator(
+      [&in, v, count = bound[0], fill = bound.get(1, Value()),
+       next = std::function<bool(Value&)>()](Value& out) mutable {
+        if (!next) next = make_iterator(sliced(in, v, count, fill));
+        return next(out);
+      },
+      v);
 }
 
 Value filter_batch(Interpreter& in, const Value& v, CallArgs& args) {
@@ -273,7 +290,7 @@ Value filter_batch(Interpreter& in, const Value& v, CallArgs& args) {
   const int64_t size = to_index(bound[0]);
   const Value fill = bound.get(1, Value());
   return Value::iterator(
-      [&in, next = make_iterator(v), size, fill, pending = std::vector<Value>(), is_done = false](Value& out) mutable {
+      [&in, next = lazy_iterator(v), size, fill, pending = std::vector<Value>(), is_done = false](Value& out) mutable {
         Value item;
         while (!is_done) {
           if (!next(item)) {

@@ -186,7 +186,7 @@ int64_t floor_modulo(int64_t a, int64_t b) {
 }
 
 Value binary(Interpreter& in, Op op, const Value& a, const Value& b) {
-  if (op == Op::kMod && a.is_string() && !b.is_undefined()) return format_percent(in, a, b);
+  if (op == Op::kMod && a.is_string()) return format_percent(in, a, b);
   if (a.is_undefined()) throw_undefined(a);
   if (b.is_undefined()) throw_undefined(b);
   if (a.is_number() && b.is_number()) {

@@ -45,10 +45,12 @@ bool test_sameas(Interpreter&, const Value& v, CallArgs& args) {
 
 bool test_filter(Interpreter&, const Value& v, CallArgs& args) {
   no_arguments("filter", args);
+  (void)hash(v);
   return v.is_string() && find_filter(v.text()) != nullptr;
 }
 bool test_test(Interpreter&, const Value& v, CallArgs& args) {
   no_arguments("test", args);
+  (void)hash(v);
   return v.is_string() && find_test(v.text()) != nullptr;
 }
 
