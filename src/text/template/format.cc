@@ -408,8 +408,8 @@ Value format_percent(Interpreter& in, const Value& format, const Value& values) 
     in.charge_bytes(static_cast<size_t>(spec.width));
   }
   const bool all_used = used_mapping || (is_tuple ? used >= values.items().size()
-                                                  : used > 0 || values.is_undefined() || values.is(Kind::kDict) || values.is(Kind::kList) ||
-                                                        values.is(Kind::kRange));
+                                                  : used > 0 || values.is_undefined() || values.is(Kind::kDict) ||
+                                                        values.is(Kind::kList) || values.is(Kind::kRange));
   if (!all_used) throw_type_error("not all arguments converted during string formatting");
   return in.make_string(std::move(out), format.is_markup());
 }
