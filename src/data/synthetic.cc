@@ -17,9 +17,10 @@ using synthetic::between;
 using synthetic::pick;
 
 using MakeRow = SyntheticRow (*)(PhiloxStream&, int);
-constexpr std::array<MakeRow, 8> kMakers = {
-    &synthetic::arithmetic, &synthetic::sorting,      &synthetic::dates,           &synthetic::units,
-    &synthetic::stories,    &synthetic::sort_letters, &synthetic::reverse_letters, &synthetic::shift_letters};
+constexpr std::array<MakeRow, 9> kMakers = {
+    &synthetic::arithmetic,   &synthetic::sorting,         &synthetic::dates,
+    &synthetic::units,        &synthetic::stories,         &synthetic::letters,
+    &synthetic::sort_letters, &synthetic::reverse_letters, &synthetic::shift_letters};
 
 uint64_t fnv1a(std::string_view text) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -63,46 +64,6 @@ std::string sum_sheet(PhiloxStream& random) {
   return out;
 }
 
-// Single facts: what follows, what comes first, how words are spelled, which item stands where. Never a whole list of
-// letters put in order, backwards, or shifted.
-std::string letter_sheet(PhiloxStream& random) {
-  static constexpr std::array<std::string_view, 20> kWords = {"cat",  "dog",   "sun",  "tree",  "bird", "fish", "house",
-                                                              "lamp", "milk",  "star", "ship",  "rain", "snow", "apple",
-                                                              "road", "bread", "king", "queen", "hand", "light"};
-  static constexpr std::array<std::string_view, 4> kPlaces = {"first", "second", "third", "last"};
-  std::string out;
-  const int64_t lines = between(random, 5, 12);
-  for (int64_t i = 0; i < lines; ++i) {
-    const auto c = static_cast<char>('a' + between(random, 0, 24));
-    const auto next = static_cast<char>(c + 1);
-    switch (random.below(5)) {
-      case 0: out += fmt::format("The letter after {} is {}.\n", c, next); break;
-      case 1: out += fmt::format("The letter before {} is {}.\n", next, c); break;
-      case 2: {
-        const auto d = static_cast<char>('a' + between(random, 0, 25));
-        if (c == d) break;
-        out += fmt::format("Which comes first, {} or {}? {}\n", c, d, std::min(c, d));
-        break;
-      }
-      case 3: {
-        const std::string_view word = pick(random, kWords);
-        out += fmt::format("Spell {}:", word);
-        for (char x : word) out += fmt::format(" {}", x);
-        out += '\n';
-        break;
-      }
-      default: {
-        std::array<char, 4> list{};
-        for (char& x : list) x = static_cast<char>('a' + between(random, 0, 25));
-        const auto at = random.below(4);
-        out += fmt::format("In {} {} {} {} the {} letter is {}.\n", list[0], list[1], list[2], list[3], kPlaces[at],
-                           list[at]);
-      }
-    }
-  }
-  return out;
-}
-
 std::string document(uint64_t seed, uint64_t index) {
   PhiloxStream random(seed, RngPurpose::kSynthetic, kCorpusStreams | index);
   const int64_t kind = between(random, 0, 99);
@@ -115,7 +76,7 @@ std::string document(uint64_t seed, uint64_t index) {
   if (kind < 66) return fact_sheet(random, &synthetic::sorting, 5);
   if (kind < 76) return fact_sheet(random, &synthetic::dates, 3);
   if (kind < 84) return fact_sheet(random, &synthetic::units, 2);
-  return letter_sheet(random);
+  return synthetic::letter_sheet(random);
 }
 
 }  // namespace
@@ -127,6 +88,8 @@ const std::vector<SyntheticTask>& synthetic_tasks() {
       {"dates", "weekdays and days between dates; difficulty 1 to 3", 2, true},
       {"units", "conversions that come out whole; difficulty = digits", 2, true},
       {"stories", "a short story and a question about it", 1, true},
+      {"letters", "one thing about a few letters: the third, the one after c, all of them again; difficulty = how many",
+       4, true},
       {"sort-letters", "letters into alphabetical order; difficulty = how many", 4, false},
       {"reverse-letters", "letters backwards; difficulty = how many", 4, false},
       {"shift-letters", "the next letter of each; difficulty = how many", 4, false},

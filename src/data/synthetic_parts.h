@@ -1,4 +1,4 @@
-// Shared between the two halves of the generator: words, picks, and the single questions of each task.
+// Shared between the parts of the generator: words, picks, and the single questions of each task.
 #pragma once
 
 #include <span>
@@ -22,6 +22,7 @@ SyntheticRow sorting(PhiloxStream& random, int difficulty);
 SyntheticRow dates(PhiloxStream& random, int difficulty);
 SyntheticRow units(PhiloxStream& random, int difficulty);
 SyntheticRow stories(PhiloxStream& random, int difficulty);
+SyntheticRow letters(PhiloxStream& random, int difficulty);
 SyntheticRow sort_letters(PhiloxStream& random, int difficulty);
 SyntheticRow reverse_letters(PhiloxStream& random, int difficulty);
 SyntheticRow shift_letters(PhiloxStream& random, int difficulty);
@@ -31,6 +32,9 @@ int64_t day_number(int64_t year, int64_t month, int64_t day);
 int64_t days_in_month(int64_t year, int64_t month);
 std::string_view weekday_name(int64_t day_number);  // "Monday" ...
 std::string_view month_name(int64_t month);         // 1..12
+
+// lines of single facts about letters, for the corpus
+std::string letter_sheet(PhiloxStream& random);
 
 // a story of a few sentences, and one question about it with its answer
 struct Story {

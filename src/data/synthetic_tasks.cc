@@ -25,23 +25,6 @@ std::string join(const std::vector<std::string>& parts, std::string_view separat
   return out;
 }
 
-// n different letters in random order
-std::string draw_letters(PhiloxStream& random, int n) {
-  std::string letters = "abcdefghijklmnopqrstuvwxyz";
-  n = std::clamp(n, 2, 26);
-  for (int i = 0; i < n; ++i)
-    std::swap(letters[static_cast<size_t>(i)], letters[static_cast<size_t>(between(random, i, 25))]);
-  return letters.substr(0, static_cast<size_t>(n));
-}
-std::string spaced(std::string_view letters) {
-  std::string out;
-  for (size_t i = 0; i < letters.size(); ++i) {
-    if (i) out += ' ';
-    out += letters[i];
-  }
-  return out;
-}
-
 }  // namespace
 
 // difficulty = digits of the operands
@@ -169,27 +152,6 @@ SyntheticRow units(PhiloxStream& random, int difficulty) {
 SyntheticRow stories(PhiloxStream& random, int) {
   Story story = make_story(random);
   return {story.text + " " + story.question, story.answer, "stories"};
-}
-
-SyntheticRow sort_letters(PhiloxStream& random, int difficulty) {
-  std::string letters = draw_letters(random, difficulty);
-  std::string question = "Put these letters in order: " + spaced(letters);
-  std::sort(letters.begin(), letters.end());
-  return {std::move(question), spaced(letters), "sort-letters"};
-}
-
-SyntheticRow reverse_letters(PhiloxStream& random, int difficulty) {
-  std::string letters = draw_letters(random, difficulty);
-  std::string question = "Write these letters backwards: " + spaced(letters);
-  std::reverse(letters.begin(), letters.end());
-  return {std::move(question), spaced(letters), "reverse-letters"};
-}
-
-SyntheticRow shift_letters(PhiloxStream& random, int difficulty) {
-  std::string letters = draw_letters(random, difficulty);
-  std::string question = "Write the next letter of each: " + spaced(letters);
-  for (char& c : letters) c = c == 'z' ? 'a' : static_cast<char>(c + 1);
-  return {std::move(question), spaced(letters), "shift-letters"};
 }
 
 }  // namespace pmetal::data::synthetic

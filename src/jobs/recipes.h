@@ -16,9 +16,12 @@ struct RecipeSpec {
   // Qwen3 architecture
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary;
   // pretraining
-  int64_t corpus_bytes, pretrain_steps, sequence_length, batch_size;
+  int64_t corpus_bytes;
+  int64_t letter_chats, other_chats;  // chats of the task "letters", and of each other task in the corpus
+  int64_t pretrain_steps, sequence_length, batch_size;
   double pretrain_lr;
-  // fine-tuning
+  // fine-tuning on a task that pretraining never shows
+  std::string_view task;
   int64_t tuning_rows, tuning_steps, tuning_batch;
   int64_t lora_r;
   double tuning_lr;

@@ -220,6 +220,32 @@ TEST(Progress, Without_a_terminal_lines_come_at_intervals_and_the_chart_at_the_e
   EXPECT_EQ(screen.data.str(), "");
 }
 
+TEST(Progress, A_second_training_has_its_own_clock_and_goes_on_in_the_chart) {
+  Screen screen;
+  ProgressRenderer renderer(screen.terminal(false, false), screen.people, screen.data);
+  renderer.emit({"j", 0, jobs::PhaseEvent{"training", "pretraining"}});
+  for (int i = 1; i <= 20; ++i) {
+    renderer.emit(step_event(i, 20, 5.0 / i));
+    screen.time += std::chrono::seconds(100);
+  }
+  screen.people.str("");
+  renderer.emit({"j", 0, jobs::PhaseEvent{"training", "fine-tuning"}});
+  renderer.emit(step_event(1, 11, 3));
+  screen.time += std::chrono::seconds(10);
+  renderer.emit(step_event(2, 11, 3));
+  renderer.emit({"j", 0, jobs::CompletedEvent{{}}});
+  EXPECT_THAT(screen.people.str(), HasSubstr("step 2/11 · loss 3.0000 · 1000 tokens/s · ETA 1:30"));  // 9 steps of 10 s
+  EXPECT_THAT(screen.people.str(), HasSubstr("loss by step; the last training begins at 21"));
+  EXPECT_THAT(screen.people.str(), HasSubstr(" 22\n"));  // the end of the axis
+}
+
+TEST(Progress, A_custom_phase_is_shown_by_its_detail) {
+  Screen screen;
+  ProgressRenderer renderer(screen.terminal(false, false), screen.people, screen.data);
+  renderer.emit({"j", 0, jobs::PhaseEvent{"custom", "writing text"}});
+  EXPECT_EQ(screen.people.str(), "writing text\n");
+}
+
 TEST(Progress, Generated_text_goes_to_the_data_stream_whole) {
   Screen screen;
   ProgressRenderer renderer(screen.terminal(true, false), screen.people, screen.data);

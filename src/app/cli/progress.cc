@@ -100,7 +100,12 @@ void ProgressRenderer::live_line(const std::string& line, bool is_last) {
 
 void ProgressRenderer::show(const jobs::PhaseEvent& event) {
   if (terminal_.level > jobs::LogLevel::kInfo || event.phase == "idle" || event.phase == "complete") return;
-  const std::string line = words(event.phase) + (event.detail.empty() ? "" : ": " + event.detail);
+  if (event.phase == "training") first_step_.reset();  // each training has its own clock
+  // "custom" is no word for a person: the detail is the phase
+  const bool is_named = event.phase != "custom" || event.detail.empty();
+  const std::string line = !is_named              ? event.detail
+                           : event.detail.empty() ? words(event.phase)
+                                                  : words(event.phase) + ": " + event.detail;
   if (terminal_.is_tty && event.detail.empty())
     live_line(line + " ...", false);
   else
@@ -125,7 +130,8 @@ std::string ProgressRenderer::step_line(const jobs::StepMetric& event) {
 }
 
 void ProgressRenderer::show(const jobs::StepMetric& event) {
-  losses_.push_back({static_cast<double>(event.step), event.loss});
+  if (!losses_.empty() && event.step == 1) steps_before_ = static_cast<int64_t>(losses_.back().x);
+  losses_.push_back({static_cast<double>(steps_before_ + event.step), event.loss});
   const std::string line = step_line(event);
   if (terminal_.level <= jobs::LogLevel::kInfo) live_line(line, event.step == event.total_steps);
 }
@@ -178,7 +184,10 @@ void ProgressRenderer::show(const jobs::CompletedEvent& event) {
   if (static_cast<int>(losses_.size()) >= kMinChartPoints) {
     constexpr int kLabelColumns = 12;
     const int columns = std::clamp(terminal_.width() - kLabelColumns, 10, kChartColumns);
-    people_ << "\n" << braille_chart("loss by step", losses_, columns, kChartRows) << "\n";
+    const std::string title = steps_before_ > 0
+                                  ? fmt::format("loss by step; the last training begins at {}", steps_before_ + 1)
+                                  : std::string("loss by step");
+    people_ << "\n" << braille_chart(title, losses_, columns, kChartRows) << "\n";
   }
   const jobs::JobSummary& summary = event.summary;
   if (summary.total_steps > 0) {

@@ -57,6 +57,7 @@ class ProgressRenderer : public jobs::EventSink {
   bool has_live_line_ = false, in_token_text_ = false;
   std::optional<Time> last_plain_line_;
   std::optional<std::pair<Time, int64_t>> first_step_;
+  int64_t steps_before_ = 0;  // of earlier trainings of the same job: the chart goes on where they ended
   std::vector<ChartPoint> losses_;
 };
 
