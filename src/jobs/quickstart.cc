@@ -1,5 +1,7 @@
 #include "jobs/quickstart.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <ostream>
 
 #include <nlohmann/json.hpp>
@@ -19,7 +21,6 @@ namespace {
 constexpr std::string_view kChatMl =
     "{%- for message in messages -%}\n<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor -%}\n"
     "{%- if add_generation_prompt -%}\n<|im_start|>assistant\n{% endif -%}\n";
-constexpr int64_t kTestQuestions = 200;
 constexpr int64_t kAnswerTokens = 24;
 
 using Rows = std::vector<data::SyntheticRow>;
@@ -42,6 +43,22 @@ void write_tokenizer(const fs::path& folder, int64_t vocabulary, std::string_vie
   generation["pad_token_id"] = 0;
   generation["do_sample"] = false;
   write_file_atomic(folder / "generation_config.json", generation.dump(2) + "\n");
+}
+
+// how a person calls this program: by its name when the shell would find it, else by its path from here
+std::string program() {
+  std::error_code ignored;
+  const fs::path self = fs::read_symlink("/proc/self/exe", ignored);
+  const char* path = std::getenv("PATH");
+  for (std::string_view rest = path ? path : ""; !rest.empty();) {
+    const size_t end = std::min(rest.find(':'), rest.size());
+    if (fs::equivalent(fs::path(rest.substr(0, end)) / "pmetal", self, ignored)) return "pmetal";
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  const fs::path near = self.lexically_proximate(fs::current_path(ignored));
+  return near.empty() || *near.begin() == ".." ? self.string()
+         : near.has_parent_path()              ? near.string()
+                                               : "./" + near.string();
 }
 
 train::TrainOptions train_options(int64_t steps, int64_t batch, double lr, uint64_t seed) {
@@ -81,13 +98,18 @@ class Quickstart {
     job_.phase("custom", "training a tokenizer");
     write_tokenizer(base_, recipe_.vocabulary, corpus, chats);
     write_file_atomic(base_ / "config.json", model_config(recipe_));
+    job_.stop_if_cancelled();
   }
 
+  // what the model shall learn, and what it is asked before and after
   void write_questions() {
-    write_file_atomic(text_ / "train.jsonl", data::to_jsonl(data::instruction_set(recipe_.task, recipe_.tuning_rows,
-                                                                                  o_.seed, data::Split::kTrain)));
-    test_ = data::instruction_set(recipe_.task, kTestQuestions, o_.seed, data::Split::kTest);
+    const auto questions = [&](int64_t n, data::Split split) {
+      return data::instruction_set(recipe_.task, n, o_.seed, split, recipe_.letters);
+    };
+    write_file_atomic(text_ / "train.jsonl", data::to_jsonl(questions(recipe_.tuning_rows, data::Split::kTrain)));
+    test_ = questions(recipe_.test_questions, data::Split::kTest);
     write_file_atomic(text_ / "test.jsonl", data::to_jsonl(test_));
+    job_.stop_if_cancelled();
   }
 
   // all parameters, from random weights, on the corpus and on chats of the tasks in it
@@ -161,14 +183,15 @@ class Quickstart {
   void show(const QuickstartResult& result) {
     const std::string& question = test_[0].question;
     const std::string base = base_.string(), adapter = adapter_.string();
+    const std::string pmetal = program(), model = fmt::format("--model {} --lora {}", base, adapter);
     job_.data() << fmt::format("exact match on {} unseen questions: {:.1f} % before, {:.1f} % after fine-tuning\n",
                                test_.size(), 100 * result.before, 100 * result.after)
                 << fmt::format("\n> {}\n{}\n", question, answers({question})[0]) << "\nTry next:\n"
-                << fmt::format("  pmetal infer --model {} --lora {} --chat --prompt \"{}\"\n", base, adapter, question)
-                << fmt::format("  pmetal infer --model {} --lora {} --interactive\n", base, adapter)
-                << fmt::format("  pmetal eval --model {} --lora {} --dataset {} --metric exact_match\n", base, adapter,
+                << fmt::format("  {} infer {} --chat --prompt \"{}\"\n", pmetal, model, question)
+                << fmt::format("  {} infer {} --interactive\n", pmetal, model)
+                << fmt::format("  {} eval {} --dataset {} --metric exact_match\n", pmetal, model,
                                (text_ / "test.jsonl").string())
-                << fmt::format("  pmetal train --model {} --dataset {} --output ./output\n", base,
+                << fmt::format("  {} train --model {} --dataset {} --output output\n", pmetal, base,
                                (text_ / "train.jsonl").string());
   }
 

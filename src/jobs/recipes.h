@@ -22,7 +22,8 @@ struct RecipeSpec {
   double pretrain_lr;
   // fine-tuning on a task that pretraining never shows
   std::string_view task;
-  int64_t tuning_rows, tuning_steps, tuning_batch;
+  int letters;  // its difficulty
+  int64_t test_questions, tuning_rows, tuning_steps, tuning_batch;
   int64_t lora_r;
   double tuning_lr;
 };
