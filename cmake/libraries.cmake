@@ -48,6 +48,8 @@ if(PMETAL_PORTABLE)
 endif()
 pmetal_pkg(lib_pcre2 libpcre2-8 libpcre2-8.a)
 pmetal_pkg(lib_utf8proc libutf8proc libutf8proc.a)
+pmetal_pkg(lib_curl libcurl)           # shared in a portable build too: every distribution keeps these two up to date
+pmetal_pkg(lib_crypto libcrypto)
 if(PMETAL_TESTS)
   find_package(GTest REQUIRED)
   add_library(lib_gtest INTERFACE)
