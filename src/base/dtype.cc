@@ -183,6 +183,7 @@ float f8e5m2_to_f32(uint8_t bits) { return widen<5, 2, true>(bits); }
 uint8_t f32_to_f8e5m2(float value) { return narrow<5, 2, true>(value); }
 
 void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) {
+  if (n <= 0) return;  // pointers of empty ranges may be null
   if (from_dtype == to_dtype) {
     std::memcpy(to, from, static_cast<size_t>(n * size_of(from_dtype)));
     return;
