@@ -25,7 +25,7 @@ class Context {
   ThreadPool& threads() const { return *threads_; }
   const std::shared_ptr<ThreadPool>& thread_pool() const { return threads_; }
   Allocator& allocator() const { return *allocator_; }
-  void* stream() const { return stream_; }  // cudaStream_t; null on the CPU
+  void* stream() const { return stream_; }  // the backend's queue of work; null on the CPU
   void set_stream(void* stream) { stream_ = stream; }
 
   // Null while nothing is to be differentiated.

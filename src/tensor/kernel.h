@@ -13,7 +13,7 @@ namespace pmetal {
 
 struct KernelContext {
   ThreadPool* threads = nullptr;
-  void* stream = nullptr;  // cudaStream_t
+  void* stream = nullptr;  // the backend's queue of work
   int device_index = 0;
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;

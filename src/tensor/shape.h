@@ -8,12 +8,13 @@
 #include <string>
 
 #include "base/error.h"
+#include "tensor/view.h"
 
 namespace pmetal {
 
 class Shape {
  public:
-  static constexpr int kMaxRank = 6;
+  static constexpr int kMaxRank = pmetal::kMaxRank;
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
   explicit Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {

@@ -8,32 +8,11 @@
 #include "base/buffer.h"
 #include "base/dtype.h"
 #include "tensor/shape.h"
+#include "tensor/view.h"
 
 namespace pmetal {
 
 class Variable;
-
-// What a kernel receives: pointer, dtype, shape, strides in elements. No ownership.
-struct View {
-  void* data = nullptr;
-  DType dtype = DType::kF32;
-  int rank = 0;
-  int64_t shape[Shape::kMaxRank] = {};
-  int64_t strides[Shape::kMaxRank] = {};
-
-  template <class T>
-  T* as() const {
-    return static_cast<T*>(data);
-  }
-  int64_t dim(int i) const { return shape[i < 0 ? i + rank : i]; }
-  int64_t stride(int i) const { return strides[i < 0 ? i + rank : i]; }
-  int64_t numel() const {
-    int64_t n = 1;
-    for (int i = 0; i < rank; ++i) n *= shape[i];
-    return n;
-  }
-  explicit operator bool() const { return data != nullptr; }
-};
 
 class Tensor {
  public:

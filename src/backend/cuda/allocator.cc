@@ -1,0 +1,150 @@
+// Device memory: blocks kept by size class, as on the CPU. All work of the allocator's stream is in order, so a block
+// may be handed out again as soon as its last user let go on the host.
+#include <bit>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "backend/cuda/stream.h"
+#include "base/error.h"
+#include "ops/device.h"
+
+namespace pmetal::cuda {
+namespace {
+
+
+// 1/8 of the power of two below: at most 12.5 % waste; at least 512 bytes
+int64_t size_class(int64_t bytes) {
+  if (bytes <= 512) return 512;
+  const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes - 1))) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+class DeviceAllocator final : public Allocator, public std::enable_shared_from_this<DeviceAllocator> {
+ public:
+  explicit DeviceAllocator(int index) : stream_(index) {}
+  ~DeviceAllocator() override { release(); }
+  Device device() const override { return {DeviceKind::kCuda, stream_.device()}; }
+  Stream& stream() { return stream_; }
+
+  Buffer allocate(int64_t size_bytes) override {
+    const int64_t size = size_class(size_bytes);
+    std::lock_guard lock(mutex_);
+    auto& list = free_[size];
+    void* block = nullptr;
+    if (!list.empty()) {
+      block = list.back();
+      list.pop_back();
+    } else {
+      block = take(size);
+      stats_.reserved_bytes += size;
+    }
+    stats_.current_bytes += size;
+    stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.current_bytes);
+    std::shared_ptr<void> owner(block, [self = shared_from_this(), size](void* b) {
+      std::lock_guard lock(self->mutex_);
+      self->stats_.current_bytes -= size;
+      self->free_[size].push_back(b);
+    });
+    return Buffer(std::move(owner), static_cast<std::byte*>(block), size, device());
+  }
+
+  AllocatorStats stats() const override {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() override {
+    std::lock_guard lock(mutex_);
+    stats_.peak_bytes = stats_.current_bytes;
+  }
+  void release_cached() override {
+    std::lock_guard lock(mutex_);
+    release();
+  }
+
+ private:
+  void* take(int64_t size) {
+    check(cudaSetDevice(stream_.device()), "cudaSetDevice");
+    void* block = nullptr;
+    cudaError_t status = cudaMalloc(&block, static_cast<size_t>(size));
+    if (status == cudaErrorMemoryAllocation) {  // give back what is only kept, then once more
+      cudaGetLastError();
+      release();
+      status = cudaMalloc(&block, static_cast<size_t>(size));
+    }
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      fail(ErrorCode::kOutOfMemory,
+           "{} is full: {:.2f} GiB more were asked for; {:.2f} of {:.2f} GiB are free and {:.2f} are in use here (peak "
+           "{:.2f}); use a smaller batch, shorter sequences or gradient checkpointing, or free the GPU of other "
+           "processes",
+           to_string(device()), gib(static_cast<size_t>(size)), gib(free), gib(total),
+           gib(static_cast<size_t>(stats_.current_bytes)), gib(static_cast<size_t>(stats_.peak_bytes)));
+    }
+    check(status, "cudaMalloc");
+    return block;
+  }
+
+  void release() {
+    cudaSetDevice(stream_.device());
+    cudaStreamSynchronize(stream_.handle());
+    for (auto& [size, list] : free_) {
+      for (void* block : list) cudaFree(block);
+      stats_.reserved_bytes -= size * static_cast<int64_t>(list.size());
+      list.clear();
+    }
+  }
+
+  Stream stream_;
+  mutable std::mutex mutex_;
+  std::map<int64_t, std::vector<void*>> free_;
+  AllocatorStats stats_;
+};
+
+}  // namespace
+}  // namespace pmetal::cuda
+
+namespace pmetal::ops {
+
+CudaState cuda_state() {
+  CudaState state;
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    state.reason = "no NVIDIA driver is installed";
+    return state;
+  }
+  const cudaError_t status = cudaGetDeviceCount(&state.n_devices);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    state.n_devices = 0;
+    state.reason = fmt::format("the NVIDIA driver (CUDA {}.{}) answers: {}", driver / 1000, driver % 1000 / 10,
+                               cudaGetErrorString(status));
+  }
+  for (int i = 0; i < state.n_devices; ++i) {
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
+    if (major == 9) continue;
+    state.reason = fmt::format("GPU {} has compute capability {}.x; the kernels of this build are for 9.0 (Hopper)", i,
+                               major);
+    state.n_devices = i;  // devices behind it are not offered
+  }
+  return state;
+}
+
+CudaQueue open_cuda(int index) {
+  const CudaState state = cuda_state();
+  if (state.n_devices == 0) fail(ErrorCode::kUnsupported, "no CUDA device: {}; use --device cpu", state.reason);
+  if (index >= state.n_devices)
+    fail(ErrorCode::kUsage, "device cuda:{} does not exist: this machine has {} usable GPU(s), counted from 0", index,
+         state.n_devices);
+  auto allocator = std::make_shared<cuda::DeviceAllocator>(index);
+  return {allocator, &allocator->stream()};
+}
+
+void synchronize_cuda(void* stream) { static_cast<cuda::Stream*>(stream)->synchronize(); }
+
+}  // namespace pmetal::ops

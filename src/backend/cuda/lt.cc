@@ -1,0 +1,204 @@
+#include "backend/cuda/lt.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+
+#include <array>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "base/error.h"
+
+namespace pmetal::cuda {
+namespace {
+
+#define PMETAL_LT_FUNCTIONS(X)                                                                           \
+  X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulDescCreate)                      \
+  X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
+  X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy)     \
+  X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+
+std::optional<cudaDataType_t> library_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return CUDA_R_32F;
+    case DType::kBF16: return CUDA_R_16BF;
+    case DType::kF16: return CUDA_R_16F;
+    default: return std::nullopt;
+  }
+}
+
+void check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(ErrorCode::kUnsupported, "cuBLASLt: {} failed (status {})", what, static_cast<int>(status));
+}
+
+// the pointers' alignment, up to 16 bytes, which the fastest kernels want
+uint32_t alignment(const void* p) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(p);
+  return at % 16 == 0 ? 16 : static_cast<uint32_t>(at & (~at + 1));
+}
+
+// stride between rows, and whether the matrix is stored by columns
+bool stored(const View& v, int64_t& leading, bool& by_columns) {
+  const int64_t rows = v.shape[0], columns = v.shape[1];
+  if (v.strides[1] == 1 || columns == 1) {
+    leading = rows == 1 ? std::max<int64_t>(columns, 1) : v.strides[0];
+    by_columns = false;
+    return leading >= columns;
+  }
+  if (v.strides[0] == 1 || rows == 1) {
+    leading = columns == 1 ? std::max<int64_t>(rows, 1) : v.strides[1];
+    by_columns = true;
+    return leading >= rows;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<Gemm> as_gemm(const View& a, bool transpose_a, const View& b, bool transpose_b, const View& c) {
+  if (a.dtype != b.dtype || !library_type(a.dtype) || !library_type(c.dtype)) return std::nullopt;
+  if (c.dtype != DType::kF32 && c.dtype != a.dtype) return std::nullopt;
+  Gemm g{};
+  bool a_columns, b_columns, c_columns;
+  if (!stored(a, g.lda, a_columns) || !stored(b, g.ldb, b_columns) || !stored(c, g.ldc, c_columns) || c_columns)
+    return std::nullopt;
+  g.a = a.data;
+  g.b = b.data;
+  g.c = c.data;
+  g.m = c.shape[0];
+  g.n = c.shape[1];
+  g.k = a.shape[transpose_a ? 0 : 1];
+  g.transpose_a = transpose_a != a_columns;
+  g.transpose_b = transpose_b != b_columns;
+  g.a_type = a.dtype;
+  g.b_type = b.dtype;
+  g.c_type = c.dtype;
+  g.alpha = 1;
+  if (g.m == 0 || g.n == 0 || g.k == 0) return std::nullopt;
+  return g;
+}
+
+struct Products::Library {
+#define X(name) decltype(&::name) name = nullptr;
+  PMETAL_LT_FUNCTIONS(X)
+#undef X
+  cublasLtHandle_t handle = nullptr;
+  std::string reason;
+
+  void open() {
+    const std::string file = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR);
+    void* library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    for (const char* folder : {"/usr/local/cuda/lib64/", "/usr/lib/x86_64-linux-gnu/"})
+      if (!library) library = ::dlopen((folder + file).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+      reason = fmt::format("{} is not found; install CUDA's cuBLAS {} or add its folder to LD_LIBRARY_PATH", file,
+                           CUBLAS_VER_MAJOR);
+      return;
+    }
+#define X(name)                                                         \
+  name = reinterpret_cast<decltype(&::name)>(::dlsym(library, #name)); \
+  if (!name) reason = file + " lacks " #name;
+    PMETAL_LT_FUNCTIONS(X)
+#undef X
+    if (reason.empty() && cublasLtCreate(&handle) != CUBLAS_STATUS_SUCCESS) reason = "cuBLASLt does not start";
+  }
+};
+
+struct Products::Plan {
+  cublasLtMatmulDesc_t description = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+  cublasLtMatmulHeuristicResult_t choice{};
+  bool usable = false;
+};
+
+struct Products::Plans {
+  using Key = std::array<int64_t, 11>;
+  std::map<Key, Plan> all;
+};
+
+Products::Products() : library_(std::make_unique<Library>()), plans_(std::make_unique<Plans>()) { library_->open(); }
+
+Products::~Products() {
+  for (auto& [key, p] : plans_->all) {
+    for (cublasLtMatrixLayout_t layout : {p.a, p.b, p.c})
+      if (layout) library_->cublasLtMatrixLayoutDestroy(layout);
+    if (p.description) library_->cublasLtMatmulDescDestroy(p.description);
+  }
+  if (library_->handle) library_->cublasLtDestroy(library_->handle);
+}
+
+const char* Products::unavailable() const { return library_->reason.empty() ? nullptr : library_->reason.c_str(); }
+
+const Products::Plan* Products::plan(const Gemm& g) {
+  const int64_t flags = g.transpose_a | g.transpose_b << 1 | g.accumulate << 2 | (g.bias != nullptr) << 3 |
+                        static_cast<int>(g.a_type) << 4 | static_cast<int>(g.c_type) << 10 |
+                        static_cast<int>(g.bias_type) << 16;
+  const Plans::Key key = {g.m,   g.n,          g.k,          g.lda,        g.ldb, g.ldc,
+                          flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
+  const auto [at, fresh] = plans_->all.try_emplace(key);
+  Plan& p = at->second;
+  if (!fresh) return p.usable ? &p : nullptr;
+
+  const Library& lt = *library_;
+  const cudaDataType_t in = *library_type(g.a_type), out = *library_type(g.c_type);
+  check(lt.cublasLtMatmulDescCreate(&p.description, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a description");
+  const auto set = [&](cublasLtMatmulDescAttributes_t which, const auto& value) {
+    check(lt.cublasLtMatmulDescSetAttribute(p.description, which, &value, sizeof value), "an attribute");
+  };
+  // The library thinks in columns: cᵀ = op(b)ᵀ · op(a)ᵀ, its first operand is our b.
+  set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (g.bias) {
+    const cudaDataType_t bias = *library_type(g.bias_type);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias);
+  }
+  const auto layout = [&](cublasLtMatrixLayout_t& l, cudaDataType_t type, int64_t rows, int64_t columns, int64_t ld) {
+    check(lt.cublasLtMatrixLayoutCreate(&l, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), ld),
+          "a layout");
+  };
+  layout(p.a, in, g.transpose_b ? g.k : g.n, g.transpose_b ? g.n : g.k, g.ldb);
+  layout(p.b, in, g.transpose_a ? g.m : g.k, g.transpose_a ? g.k : g.m, g.lda);
+  layout(p.c, out, g.n, g.m, g.ldc);
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  check(lt.cublasLtMatmulPreferenceCreate(&preference), "a preference");
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t which, const auto& value) {
+    check(lt.cublasLtMatmulPreferenceSetAttribute(preference, which, &value, sizeof value), "a preference");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kProductWorkspace));
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(g.b));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(g.a));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(g.c));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(g.c));
+  int found = 0;
+  const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c,
+                                                                  preference, 1, &p.choice, &found);
+  lt.cublasLtMatmulPreferenceDestroy(preference);
+  p.usable = status == CUBLAS_STATUS_SUCCESS && found > 0 && p.choice.state == CUBLAS_STATUS_SUCCESS;
+  return p.usable ? &p : nullptr;
+}
+
+bool Products::accepts(const Gemm& gemm) {
+  if (unavailable() || (gemm.bias && !library_type(gemm.bias_type))) return false;
+  return plan(gemm) != nullptr;
+}
+
+void Products::run(const Gemm& g, void* workspace, cudaStream_t stream) {
+  const Plan* p = plan(g);
+  PMETAL_ASSERT(p, "product [{}, {}] x [{}, {}] was not accepted", g.m, g.k, g.k, g.n);
+  if (g.bias)
+    check(library_->cublasLtMatmulDescSetAttribute(p->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g.bias,
+                                                   sizeof g.bias),
+          "the bias");
+  const float beta = g.accumulate ? 1.f : 0.f;
+  check(library_->cublasLtMatmul(library_->handle, p->description, &g.alpha, g.b, p->a, g.a, p->b, &beta, g.c, p->c, g.c,
+                                 p->c, &p->choice.algo, workspace, static_cast<size_t>(kProductWorkspace), stream),
+        "a product");
+}
+
+}  // namespace pmetal::cuda

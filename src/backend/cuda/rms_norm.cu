@@ -1,0 +1,165 @@
+// rms_norm and its derivative. With x̂ = x · rstd and g = dy · (w + offset):
+//   dx = rstd · (g − x̂ · mean(g · x̂)),  dw = Σ_rows dy · x̂
+// A row belongs to one warp (short rows: heads) or one block; it is read twice, the second time from cache. dw is
+// summed over fixed chunks of rows, then over the chunks in order: same bits always. Bound: bytes.
+#include "backend/cuda/device.cuh"
+
+namespace pmetal::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPack = 8;
+
+// a row's threads: a warp (kWarp) or the whole block
+template <bool kWarp>
+__device__ __forceinline__ float group_sum(float v) {
+  if constexpr (kWarp)
+    return warp_sum(v);
+  else
+    return block_sum(v);
+}
+
+template <class T, int kN, bool kWarp>
+__global__ void forward_kernel(RmsNormLaunch a) {
+  const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
+  if (row >= a.rows) return;
+  const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
+  const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
+  const T* residual = a.residual ? static_cast<const T*>(a.residual) + row * a.residual_stride : nullptr;
+  T* sum = a.residual ? static_cast<T*>(a.sum) + row * a.sum_stride : nullptr;
+  T* y = static_cast<T*>(a.y) + row * a.y_stride;
+  float squares = 0;
+  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+    float v[kN];
+    load_pack<kN>(x, c, v);
+    if (residual) {
+      float w[kN];
+      load_pack<kN>(residual, c, w);
+#pragma unroll
+      for (int i = 0; i < kN; ++i) v[i] = round_through<T>(v[i] + w[i]);
+      store_pack<kN>(sum, c, v);
+    }
+#pragma unroll
+    for (int i = 0; i < kN; ++i) squares += v[i] * v[i];
+  }
+  squares = group_sum<kWarp>(squares);
+  const float rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
+  const T* source = residual ? sum : x;  // each thread reads back what it wrote itself
+  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+    float v[kN], w[kN];
+    load_pack<kN>(source, c, v);
+    load_any<kN>(a.weight, a.weight_dtype, c, w);
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      v[i] *= rstd;
+      if (a.offset == 0) v[i] = round_through<T>(v[i]);
+      v[i] *= w[i] + a.offset;
+    }
+    store_pack<kN>(y, c, v);
+  }
+}
+
+template <class T, int kN, bool kWarp>
+__global__ void backward_kernel(RmsNormLaunch a) {
+  const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
+  if (row >= a.rows) return;
+  const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
+  const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
+  const T* dy = static_cast<const T*>(a.dy) + row * a.dy_stride;
+  float squares = 0, product = 0;  // Σ x², Σ g·x
+  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+    float v[kN], g[kN], w[kN];
+    load_pack<kN>(x, c, v);
+    load_pack<kN>(dy, c, g);
+    load_any<kN>(a.weight, a.weight_dtype, c, w);
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      squares += v[i] * v[i];
+      product += g[i] * (w[i] + a.offset) * v[i];
+    }
+  }
+  squares = group_sum<kWarp>(squares);
+  product = group_sum<kWarp>(product);
+  const float rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
+  if (a.rstd && lane == 0) a.rstd[row] = rstd;
+  if (!a.dx) return;
+  const float mean = product * rstd / static_cast<float>(a.n);
+  T* dx = static_cast<T*>(a.dx) + row * a.dx_stride;
+  const T* more = a.dx_add ? static_cast<const T*>(a.dx_add) + row * a.dx_add_stride : nullptr;
+  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+    float v[kN], g[kN], w[kN];
+    load_pack<kN>(x, c, v);
+    load_pack<kN>(dy, c, g);
+    load_any<kN>(a.weight, a.weight_dtype, c, w);
+#pragma unroll
+    for (int i = 0; i < kN; ++i) g[i] = rstd * (g[i] * (w[i] + a.offset) - v[i] * rstd * mean);
+    if (more) {
+      load_pack<kN>(more, c, v);
+#pragma unroll
+      for (int i = 0; i < kN; ++i) g[i] += v[i];
+    }
+    store_pack<kN>(dx, c, g);
+  }
+}
+
+// partial[chunk, c] = Σ over the chunk's rows of dy · x̂
+template <class T>
+__global__ void weight_partial_kernel(RmsNormLaunch a) {
+  const int64_t c = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (c >= a.n) return;
+  const int64_t first = blockIdx.y * a.chunk_rows, last = min(first + a.chunk_rows, a.rows);
+  float sum = 0;
+  for (int64_t r = first; r < last; ++r) {
+    float v = widen<float>(static_cast<const T*>(a.x)[r * a.x_stride + c]) * a.rstd[r];
+    if (a.offset == 0) v = round_through<T>(v);
+    sum += widen<float>(static_cast<const T*>(a.dy)[r * a.dy_stride + c]) * v;
+  }
+  a.partial[blockIdx.y * a.n + c] = sum;
+}
+
+__global__ void weight_final_kernel(RmsNormLaunch a, int64_t chunks) {
+  const int64_t c = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (c >= a.n) return;
+  float sum = 0;
+  for (int64_t i = 0; i < chunks; ++i) sum += a.partial[i * a.n + c];
+  a.dweight[c] += sum;
+}
+
+template <class T, int kN>
+void run(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
+  const bool warp = a.n <= 512;
+  const unsigned blocks = warp ? blocks_for(a.rows, kThreads / 32) : static_cast<unsigned>(a.rows);
+  if (!backward) {
+    if (warp)
+      forward_kernel<T, kN, true><<<blocks, kThreads, 0, stream>>>(a);
+    else
+      forward_kernel<T, kN, false><<<blocks, kThreads, 0, stream>>>(a);
+    return;
+  }
+  if (warp)
+    backward_kernel<T, kN, true><<<blocks, kThreads, 0, stream>>>(a);
+  else
+    backward_kernel<T, kN, false><<<blocks, kThreads, 0, stream>>>(a);
+  if (!a.dweight) return;
+  const int64_t chunks = (a.rows + a.chunk_rows - 1) / a.chunk_rows;
+  const unsigned columns = blocks_for(a.n, kThreads);
+  weight_partial_kernel<T><<<dim3(columns, static_cast<unsigned>(chunks)), kThreads, 0, stream>>>(a);
+  weight_final_kernel<<<columns, kThreads, 0, stream>>>(a, chunks);
+}
+
+template <class T>
+void run_packed(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
+  a.packed ? run<T, kPack>(stream, a, backward) : run<T, 1>(stream, a, backward);
+}
+
+}  // namespace
+
+void launch_rms_norm(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
+  switch (a.dtype) {
+    case DType::kBF16: return run_packed<bf16>(stream, a, backward);
+    case DType::kF16: return run<f16, 1>(stream, a, backward);
+    default: return run_packed<float>(stream, a, backward);
+  }
+}
+
+}  // namespace pmetal::cuda

@@ -1,0 +1,112 @@
+#include "backend/cuda/stream.h"
+
+#include <cstring>
+#include <vector>
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/lt.h"
+#include "base/error.h"
+
+namespace pmetal::cuda {
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) [[likely]]
+    return;
+  fail(status == cudaErrorMemoryAllocation ? ErrorCode::kOutOfMemory : ErrorCode::kUnsupported, "CUDA: {}: {} ({})",
+       what, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+void check_launch(const char* op) { check(cudaGetLastError(), op); }
+
+bool allow_shared(const void* kernel, int bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of a kernel");
+  return true;
+}
+
+// A ring of pinned chunks. Small transfers share a chunk; a chunk is used again when the device has read it.
+class Staging {
+ public:
+  static constexpr int64_t kChunk = 4 << 20, kChunks = 8;
+
+  Staging() {
+    check(cudaMallocHost(&memory_, kChunk * kChunks), "pinned memory");
+    for (cudaEvent_t& e : done_) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "event");
+  }
+  ~Staging() {
+    for (cudaEvent_t e : done_) cudaEventDestroy(e);
+    cudaFreeHost(memory_);
+  }
+  // `bytes` of pinned memory that no queued copy reads; bytes <= kChunk
+  std::byte* take(int64_t bytes, cudaStream_t stream) {
+    const int64_t size = (bytes + 255) / 256 * 256;
+    if (used_ + size > kChunk) {
+      check(cudaEventRecord(done_[chunk_], stream), "event");
+      chunk_ = (chunk_ + 1) % kChunks;
+      check(cudaEventSynchronize(done_[chunk_]), "copy to the device");
+      used_ = 0;
+    }
+    std::byte* p = static_cast<std::byte*>(memory_) + chunk_ * kChunk + used_;
+    used_ += size;
+    return p;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  cudaEvent_t done_[kChunks] = {};
+  int64_t chunk_ = 0, used_ = 0;
+};
+
+Stream::Stream(int device) : device_(device) {
+  check(cudaSetDevice(device), "cudaSetDevice");
+  check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "stream");
+  check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "device attribute");
+  staging_ = std::make_unique<Staging>();
+}
+
+Stream::~Stream() {
+  cudaSetDevice(device_);
+  cudaStreamSynchronize(handle_);
+  products_.reset();
+  staging_.reset();
+  cudaStreamDestroy(handle_);
+}
+
+Products& Stream::products() {
+  if (!products_) products_ = std::make_unique<Products>();
+  return *products_;
+}
+
+void Stream::upload(const void* from, void* to, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += Staging::kChunk) {
+    const int64_t n = std::min(Staging::kChunk, bytes - at);
+    std::byte* pinned = staging_->take(n, handle_);
+    std::memcpy(pinned, static_cast<const std::byte*>(from) + at, static_cast<size_t>(n));
+    check(cudaMemcpyAsync(static_cast<std::byte*>(to) + at, pinned, static_cast<size_t>(n), cudaMemcpyHostToDevice,
+                          handle_),
+          "copy to the device");
+  }
+}
+
+void Stream::download(const void* from, void* to, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += Staging::kChunk) {
+    const int64_t n = std::min(Staging::kChunk, bytes - at);
+    std::byte* pinned = staging_->take(n, handle_);
+    check(cudaMemcpyAsync(pinned, static_cast<const std::byte*>(from) + at, static_cast<size_t>(n),
+                          cudaMemcpyDeviceToHost, handle_),
+          "copy to the host");
+    synchronize();
+    std::memcpy(static_cast<std::byte*>(to) + at, pinned, static_cast<size_t>(n));
+  }
+}
+
+void Stream::synchronize() { check(cudaStreamSynchronize(handle_), "waiting for the device"); }
+
+Stream& stream_of(const KernelContext& kernel) {
+  Stream& stream = *static_cast<Stream*>(kernel.stream);
+  int current = -1;
+  if (cudaGetDevice(&current) != cudaSuccess || current != stream.device())
+    check(cudaSetDevice(stream.device()), "cudaSetDevice");
+  return stream;
+}
+
+}  // namespace pmetal::cuda

@@ -1,0 +1,46 @@
+// One queue of work on one device: what KernelContext::stream points to. Holds the CUDA stream, pinned memory through
+// which host bytes travel, and the product library's handle with its plans. One thread at a time submits to it.
+#pragma once
+
+#include <memory>
+
+#include <cuda_runtime_api.h>
+
+#include "tensor/kernel.h"
+
+namespace pmetal::cuda {
+
+class Products;  // lt.h
+class Staging;
+
+class Stream {
+ public:
+  explicit Stream(int device);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  cudaStream_t handle() const { return handle_; }
+  int device() const { return device_; }
+  int multiprocessors() const { return multiprocessors_; }
+  Products& products();
+  void upload(const void* from, void* to, int64_t bytes);    // returns when `from` may change; the copy is queued
+  void download(const void* from, void* to, int64_t bytes);  // waits
+  void synchronize();
+
+ private:
+  int device_, multiprocessors_ = 0;
+  cudaStream_t handle_ = nullptr;
+  std::unique_ptr<Staging> staging_;
+  std::unique_ptr<Products> products_;
+};
+
+// The stream of a kernel; makes its device the calling thread's.
+Stream& stream_of(const KernelContext& kernel);
+
+// Error(kUnsupported / kOutOfMemory) naming the call, unless `status` is success
+void check(cudaError_t status, const char* what);
+// after launches: configuration errors of `op`, and errors of earlier work that surfaced
+void check_launch(const char* op);
+
+}  // namespace pmetal::cuda
