@@ -12,7 +12,6 @@
 namespace pmetal::cuda {
 namespace {
 
-
 // 1/8 of the power of two below: at most 12.5 % waste; at least 512 bytes
 int64_t size_class(int64_t bytes) {
   if (bytes <= 512) return 512;
@@ -128,8 +127,8 @@ CudaState cuda_state() {
     int major = 0;
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
     if (major == 9) continue;
-    state.reason = fmt::format("GPU {} has compute capability {}.x; the kernels of this build are for 9.0 (Hopper)", i,
-                               major);
+    state.reason =
+        fmt::format("GPU {} has compute capability {}.x; the kernels of this build are for 9.0 (Hopper)", i, major);
     state.n_devices = i;  // devices behind it are not offered
   }
   return state;

@@ -271,8 +271,7 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
   static const bool allowed = allow_shared(reinterpret_cast<const void*>(attention_kernel<kD, kM, kDecode>), kBytes);
   (void)allowed;
   const unsigned heads = static_cast<unsigned>(a.q.shape[1] / a.group);
-  const unsigned tiles =
-      kDecode ? static_cast<unsigned>(a.splits) : blocks_for(int64_t{a.max_q} * a.group, S::kRows);
+  const unsigned tiles = kDecode ? static_cast<unsigned>(a.splits) : blocks_for(int64_t{a.max_q} * a.group, S::kRows);
   attention_kernel<kD, kM, kDecode>
       <<<dim3(tiles, heads, static_cast<unsigned>(a.sequences)), kThreads, kBytes, stream>>>(a);
   if (kDecode)

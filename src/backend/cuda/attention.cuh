@@ -168,8 +168,8 @@ __device__ __forceinline__ void load_packed(const View& x, uint32_t tile, int64_
   for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
     const int r = i / kChunks, c = i % kChunks, p = first + r;
     const bool exists = p < n && c < chunks;
-    const int64_t at = exists ? (first_row + p / group) * x.strides[0] + (head * group + p % group) * x.strides[1] + c * 8
-                              : 0;
+    const int64_t at =
+        exists ? (first_row + p / group) * x.strides[0] + (head * group + p % group) * x.strides[1] + c * 8 : 0;
     copy_async(tile_address<kD>(tile, r, c), x.as<bf16>() + at, exists);
   }
 }

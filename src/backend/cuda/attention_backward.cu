@@ -210,10 +210,10 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
                               allow_shared(reinterpret_cast<const void*>(keys_kernel<kD>), kKeyBytes);
   (void)allowed;
   const unsigned heads = static_cast<unsigned>(a.k.shape[1]), sequences = static_cast<unsigned>(a.sequences);
-  queries_kernel<kD><<<dim3(blocks_for(int64_t{a.max_q} * a.group, kQueryRows), heads, sequences), kThreads,
-                       kQueryBytes, stream>>>(a);
-  keys_kernel<kD>
-      <<<dim3(blocks_for(a.max_kv, kKeyTile), heads, sequences), kThreads, kKeyBytes, stream>>>(a);
+  queries_kernel<kD>
+      <<<dim3(blocks_for(int64_t{a.max_q} * a.group, kQueryRows), heads, sequences), kThreads, kQueryBytes, stream>>>(
+          a);
+  keys_kernel<kD><<<dim3(blocks_for(a.max_kv, kKeyTile), heads, sequences), kThreads, kKeyBytes, stream>>>(a);
 }
 
 }  // namespace

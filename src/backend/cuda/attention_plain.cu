@@ -94,7 +94,8 @@ __global__ void delta_kernel(AttentionLaunch a) {
   const int64_t item = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32, q_heads = a.q.shape[1];
   if (item >= a.q.shape[0] * q_heads) return;
   const int64_t row = item / q_heads, head = item % q_heads;
-  const int64_t o = row * a.out.strides[0] + head * a.out.strides[1], d = row * a.dout.strides[0] + head * a.dout.strides[1];
+  const int64_t o = row * a.out.strides[0] + head * a.out.strides[1],
+                d = row * a.dout.strides[0] + head * a.dout.strides[1];
   float sum = 0;
   for (int64_t c = threadIdx.x % 32; c < a.out.shape[2]; c += 32)
     sum += load_one<float>(a.out.data, a.out.dtype, o + c * a.out.strides[2]) *
@@ -173,8 +174,7 @@ __global__ void keys_kernel(AttentionLaunch a) {
       const int64_t row = seq.first_row + p / a.group;
       const int q_head = head * a.group + p % a.group;
       const Score s = scored(a, dot_row(k, a.q, row * a.q.strides[0] + q_head * a.q.strides[1], a.q.strides[2], d_k));
-      const float dp =
-          dot_row(v, a.dout, row * a.dout.strides[0] + q_head * a.dout.strides[1], a.dout.strides[2], d_v);
+      const float dp = dot_row(v, a.dout, row * a.dout.strides[0] + q_head * a.dout.strides[1], a.dout.strides[2], d_v);
       weight = expf(s.value - lse_at(a, row, q_head));
       ds = weight * (dp - a.delta[row * a.q.shape[1] + q_head]) * s.slope * a.scale;
     }

@@ -57,8 +57,8 @@ void run(StreamHandle stream, const View& a, const View& b, const View& y, int o
 
 }  // namespace
 
-void launch_binary(StreamHandle stream, const View& a, const View& b, const View& y, int op, bool accumulate,
-                   bool wide, int pack) {
+void launch_binary(StreamHandle stream, const View& a, const View& b, const View& y, int op, bool accumulate, bool wide,
+                   int pack) {
   wide ? run<double>(stream, a, b, y, op, accumulate, pack) : run<float>(stream, a, b, y, op, accumulate, pack);
 }
 

@@ -31,8 +31,9 @@ __global__ void dropout_kernel(View x, View y, View row_ids, float p, uint32_t k
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < items; i += gridDim.x * int64_t{kThreads}) {
     const int64_t r = i / groups, group = i % groups;
     const uint64_t token = static_cast<uint64_t>(row_ids.as<int64_t>()[r * row_ids.strides[0]]);
-    const uint4 w = philox(k0, k1, make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(token),
-                                              static_cast<uint32_t>(token >> 32), 0));
+    const uint4 w = philox(
+        k0, k1,
+        make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(token), static_cast<uint32_t>(token >> 32), 0));
     const uint32_t words[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -50,7 +51,7 @@ void launch_dropout(StreamHandle stream, const View& x, const View& y, const Vie
                     uint32_t key1) {
   const int64_t groups = (x.shape[1] + 3) / 4, items = groups * x.shape[0];
   dropout_kernel<<<blocks_for(items, kThreads, 132 * 64), kThreads, 0, stream>>>(x, y, row_ids, p, key0, key1, groups,
-                                                                               items);
+                                                                                 items);
 }
 
 }  // namespace pmetal::cuda

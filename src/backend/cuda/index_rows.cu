@@ -12,7 +12,8 @@ __global__ void gather_rows_kernel(View x, View index, View y, bool accumulate, 
   const int64_t from = static_cast<int64_t>(index.as<int32_t>()[i * index.strides[0]]) * x.strides[0];
   const int64_t to = i * y.strides[0];
   if (pack == 4) {
-    for (int64_t c = (blockIdx.y * int64_t{kThreads} + threadIdx.x) * 4; c < n; c += gridDim.y * int64_t{kThreads} * 4) {
+    for (int64_t c = (blockIdx.y * int64_t{kThreads} + threadIdx.x) * 4; c < n;
+         c += gridDim.y * int64_t{kThreads} * 4) {
       float v[4], w[4];
       load_any<4>(x.data, x.dtype, from + c, v);
       if (accumulate) {
@@ -80,8 +81,7 @@ __global__ void scatter_add_kernel(View x, View index, View y, float scale, int6
       const int64_t to = id * y.strides[0] + c * y.strides[1];
       float sum = load_one<float>(y.data, y.dtype, to);
       for (int k = 0; k < n_matches; ++k)
-        sum += scale *
-               load_one<float>(x.data, x.dtype, (base + matches[k]) * x.strides[0] + c * x.strides[1]);
+        sum += scale * load_one<float>(x.data, x.dtype, (base + matches[k]) * x.strides[0] + c * x.strides[1]);
       store_one(y.data, y.dtype, to, sum);
     }
     __syncthreads();

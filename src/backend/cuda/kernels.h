@@ -20,15 +20,30 @@ bool allow_shared(const void* kernel, int bytes);
 
 // ---- elementwise; `wide`: f64 arithmetic (f64 and integers); pack: elements a thread takes at a time, 1 or 4 ----
 enum UnaryOp : int {
-  kNeg, kExp, kLog, kSigmoid, kLogSigmoid, kTanh, kSqrt, kSquare, kAbs, kRelu, kSilu, kGelu, kReciprocal,
-  kAffine = 100, kClamp, kCopy, kFill
+  kNeg,
+  kExp,
+  kLog,
+  kSigmoid,
+  kLogSigmoid,
+  kTanh,
+  kSqrt,
+  kSquare,
+  kAbs,
+  kRelu,
+  kSilu,
+  kGelu,
+  kReciprocal,
+  kAffine = 100,
+  kClamp,
+  kCopy,
+  kFill
 };
 void launch_unary(StreamHandle stream, const View& x, const View& y, int op, double a, double b, bool wide, int pack);
 void launch_unary_backward(StreamHandle stream, const View& x, const View& dy, const View& dx, int op, double a,
                            double b, bool wide, int pack);
 enum BinaryOp : int { kAdd, kSub, kMul, kDiv, kMin, kMax, kLess };
-void launch_binary(StreamHandle stream, const View& a, const View& b, const View& y, int op, bool accumulate,
-                   bool wide, int pack);
+void launch_binary(StreamHandle stream, const View& a, const View& b, const View& y, int op, bool accumulate, bool wide,
+                   int pack);
 enum RowReduceOp : int { kRowSoftmax, kRowLogSoftmax, kRowLogSumExp, kRowSum, kAllSum };
 void launch_row_reduce(StreamHandle stream, const View& x, const View& y, int op, bool wide, void* workspace);
 void launch_row_reduce_backward(StreamHandle stream, const View& x, const View& y, const View& dy, const View& dx,

@@ -13,11 +13,12 @@
 namespace pmetal::cuda {
 namespace {
 
-#define PMETAL_LT_FUNCTIONS(X)                                                                           \
-  X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulDescCreate)                      \
-  X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
-  X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy)     \
-  X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+#define PMETAL_LT_FUNCTIONS(X)                                                                                         \
+  X(cublasLtCreate)                                                                                                    \
+  X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)                        \
+      X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                   \
+          X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) \
+              X(cublasLtMatmulAlgoGetHeuristic)
 
 std::optional<cudaDataType_t> library_type(DType dtype) {
   switch (dtype) {
@@ -97,7 +98,7 @@ struct Products::Library {
                            CUBLAS_VER_MAJOR);
       return;
     }
-#define X(name)                                                         \
+#define X(name)                                                        \
   name = reinterpret_cast<decltype(&::name)>(::dlsym(library, #name)); \
   if (!name) reason = file + " lacks " #name;
     PMETAL_LT_FUNCTIONS(X)
@@ -135,8 +136,8 @@ const Products::Plan* Products::plan(const Gemm& g) {
   const int64_t flags = g.transpose_a | g.transpose_b << 1 | g.accumulate << 2 | (g.bias != nullptr) << 3 |
                         static_cast<int>(g.a_type) << 4 | static_cast<int>(g.c_type) << 10 |
                         static_cast<int>(g.bias_type) << 16;
-  const Plans::Key key = {g.m,   g.n,          g.k,          g.lda,        g.ldb, g.ldc,
-                          flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
+  const Plans::Key key = {
+      g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
   const auto [at, fresh] = plans_->all.try_emplace(key);
   Plan& p = at->second;
   if (!fresh) return p.usable ? &p : nullptr;
@@ -176,8 +177,8 @@ const Products::Plan* Products::plan(const Gemm& g) {
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(g.c));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(g.c));
   int found = 0;
-  const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c,
-                                                                  preference, 1, &p.choice, &found);
+  const cublasStatus_t status =
+      lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c, preference, 1, &p.choice, &found);
   lt.cublasLtMatmulPreferenceDestroy(preference);
   p.usable = status == CUBLAS_STATUS_SUCCESS && found > 0 && p.choice.state == CUBLAS_STATUS_SUCCESS;
   return p.usable ? &p : nullptr;
@@ -196,8 +197,8 @@ void Products::run(const Gemm& g, void* workspace, cudaStream_t stream) {
                                                    sizeof g.bias),
           "the bias");
   const float beta = g.accumulate ? 1.f : 0.f;
-  check(library_->cublasLtMatmul(library_->handle, p->description, &g.alpha, g.b, p->a, g.a, p->b, &beta, g.c, p->c, g.c,
-                                 p->c, &p->choice.algo, workspace, static_cast<size_t>(kProductWorkspace), stream),
+  check(library_->cublasLtMatmul(library_->handle, p->description, &g.alpha, g.b, p->a, g.a, p->b, &beta, g.c, p->c,
+                                 g.c, p->c, &p->choice.algo, workspace, static_cast<size_t>(kProductWorkspace), stream),
         "a product");
 }
 

@@ -107,9 +107,7 @@ void run_matmul(const MatmulArgs& args, const KernelContext& kernel) { run_libra
 const char* decline_matmul_plain(const MatmulArgs& args, const KernelContext&) {
   return is_f64(args) ? "f64 runs on the CPU" : nullptr;
 }
-void run_matmul_plain(const MatmulArgs& args, const KernelContext& kernel) {
-  run_plain(args, {}, stream_of(kernel));
-}
+void run_matmul_plain(const MatmulArgs& args, const KernelContext& kernel) { run_plain(args, {}, stream_of(kernel)); }
 
 }  // namespace
 

@@ -37,8 +37,7 @@ int64_t sum_squares_workspace(const ops::SumSquaresArgs& args, const KernelConte
 }
 
 void sum_squares(const ops::SumSquaresArgs& args, const KernelContext& kernel) {
-  launch_sum_squares(stream_of(kernel).handle(), args.x, static_cast<double*>(kernel.workspace),
-                     args.out.as<double>());
+  launch_sum_squares(stream_of(kernel).handle(), args.x, static_cast<double*>(kernel.workspace), args.out.as<double>());
   check_launch("sum_squares");
 }
 

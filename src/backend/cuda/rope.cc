@@ -1,6 +1,6 @@
 // Launchers of rope_table and rope.
-#include "backend/cuda/launch.h"
 #include "ops/rope.h"
+#include "backend/cuda/launch.h"
 
 namespace pmetal::cuda {
 namespace {

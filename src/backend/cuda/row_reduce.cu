@@ -15,9 +15,7 @@ struct Row {
   int64_t at;
   __device__ Row(const View& view, int64_t r) : v(view), at(row_offset(view, r)) {}
   __device__ A get(int64_t c) const { return load_one<A>(v.data, v.dtype, at + c * v.strides[v.rank - 1]); }
-  __device__ void put(int64_t c, A value) const {
-    store_one(v.data, v.dtype, at + c * v.strides[v.rank - 1], value);
-  }
+  __device__ void put(int64_t c, A value) const { store_one(v.data, v.dtype, at + c * v.strides[v.rank - 1], value); }
 };
 
 template <class A>

@@ -109,9 +109,11 @@ void backward(StreamHandle stream, const View& x, const View& dy, const View& dx
   const int64_t n = dx.numel() / pack;
   const unsigned blocks = blocks_for(n, kThreads, 132 * 64);
   if (pack == 4)
-    unary_backward_kernel<A, 4><<<blocks, kThreads, 0, stream>>>(x, dy, dx, op, static_cast<A>(a), static_cast<A>(b), n);
+    unary_backward_kernel<A, 4>
+        <<<blocks, kThreads, 0, stream>>>(x, dy, dx, op, static_cast<A>(a), static_cast<A>(b), n);
   else
-    unary_backward_kernel<A, 1><<<blocks, kThreads, 0, stream>>>(x, dy, dx, op, static_cast<A>(a), static_cast<A>(b), n);
+    unary_backward_kernel<A, 1>
+        <<<blocks, kThreads, 0, stream>>>(x, dy, dx, op, static_cast<A>(a), static_cast<A>(b), n);
 }
 
 }  // namespace

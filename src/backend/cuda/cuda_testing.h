@@ -1,0 +1,108 @@
+// For the tests of CUDA kernels: one computation on the CPU and on the GPU, compared. Where no GPU is, the tests say so
+// and are skipped.
+#pragma once
+
+#include <functional>
+
+#include "ops/device.h"
+#include "ops/test_support.h"
+
+namespace pmetal::cuda_testing {
+
+using namespace pmetal::testing_support;
+
+// inputs on the context's device -> what is compared. With `wants` gradients, see run_with_gradients().
+using Body = std::function<std::vector<Tensor>(Context&, std::vector<Tensor>&)>;
+
+class Cuda : public testing::Test {
+ protected:
+  void SetUp() override {
+    const ops::CudaState state = ops::cuda_state();
+    if (state.n_devices == 0) GTEST_SKIP() << "no CUDA device: " << state.reason;
+    cpu = std::make_unique<Context>(ops::make_context(kCpu, std::make_shared<ThreadPool>(2)));
+    gpu = std::make_unique<Context>(ops::make_context({DeviceKind::kCuda, 0}, cpu->thread_pool()));
+  }
+
+  // NaN in memory that the next allocations are likely to get: an element nobody writes shows
+  static void poison(Context& ctx, const std::vector<Tensor>& like) {
+    for (const Tensor& t : like)
+      if (t.numel() && is_floating(t.dtype())) {
+        const Tensor once = ctx.empty(t.shape(), t.dtype()), twice = ctx.empty(t.shape(), t.dtype());
+        ops::fill(ctx, once, NAN);
+        ops::fill(ctx, twice, NAN);
+      }
+  }
+
+  std::vector<Tensor> run_on(Context& ctx, const std::vector<Tensor>& host, const Body& body) {
+    std::vector<Tensor> inputs, outputs;
+    for (const Tensor& t : host)
+      inputs.push_back(t.defined() ? ops::to_device(ctx, converted(t, t.dtype())) : Tensor());
+    for (const Tensor& t : body(ctx, inputs)) outputs.push_back(t.defined() ? ops::to_host(ctx, t) : Tensor());
+    return outputs;
+  }
+
+  // Largest of the outputs' relative errors in the 2-norm; the GPU's bits must not change from run to run.
+  void compare(const std::vector<Tensor>& host, const Body& body, double tolerance) {
+    const std::vector<Tensor> want = run_on(*cpu, host, body);
+    poison(*gpu, want);
+    const std::vector<Tensor> got = run_on(*gpu, host, body), again = run_on(*gpu, host, body);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (!want[i].defined()) continue;
+      ASSERT_EQ(got[i].shape().to_string(), want[i].shape().to_string()) << "output " << i;
+      EXPECT_LE(error(values_of(got[i]), values_of(want[i])), tolerance) << "output " << i;
+      EXPECT_EQ(std::memcmp(got[i].bytes(), again[i].bytes(), static_cast<size_t>(got[i].size_bytes())), 0)
+          << "the bits of output " << i << " changed from run to run";
+    }
+  }
+
+  static double error(const std::vector<double>& got, const std::vector<double>& want) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (std::isnan(got[i]) && std::isnan(want[i])) continue;
+      if (got[i] == want[i]) {  // infinities too
+        size += std::isfinite(want[i]) ? want[i] * want[i] : 0;
+        continue;
+      }
+      if (!std::isfinite(got[i]) || !std::isfinite(want[i])) return INFINITY;
+      difference += (got[i] - want[i]) * (got[i] - want[i]);
+      size += want[i] * want[i];
+    }
+    return std::sqrt(difference / std::max(size, 1e-12));
+  }
+
+  // `forward` maps inputs to one output; compares it and the gradients of the floating inputs under a random seed.
+  void compare_gradients(std::vector<Tensor> host, const Shape& output, DType dtype, double tolerance,
+                         const std::function<Tensor(Context&, std::vector<Tensor>&)>& forward) {
+    PhiloxStream rng(99, RngPurpose::kSynthetic);
+    const size_t n = host.size();
+    host.push_back(random_tensor(rng, output, dtype));
+    compare(
+        host,
+        [&](Context& ctx, std::vector<Tensor>& in) {
+          const Tensor seed = in.back();
+          std::vector<Tensor> inputs(in.begin(), in.begin() + static_cast<int64_t>(n));
+          for (Tensor& t : inputs)
+            if (t.defined() && is_floating(t.dtype())) t.set_variable(std::make_shared<Variable>());
+          Tape tape = ops::make_tape();
+          Tensor y;
+          {
+            TapeScope on(ctx, &tape);
+            y = forward(ctx, inputs);
+          }
+          tape.backward(ctx, y, seed);
+          std::vector<Tensor> all{y.detached()};
+          for (Tensor& t : inputs)
+            all.push_back(t.requires_grad() && t.variable()->grad.defined() ? t.variable()->grad : Tensor());
+          return all;
+        },
+        tolerance);
+  }
+
+  std::unique_ptr<Context> cpu, gpu;
+  PhiloxStream rng{7, RngPurpose::kSynthetic};
+};
+
+inline double tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-5 : dtype == DType::kF16 ? 2e-3 : 1e-2; }
+
+}  // namespace pmetal::cuda_testing
