@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/safetensors.h"
+#include "ops/device.h"
 
 namespace pmetal::adapters {
 namespace {
@@ -96,12 +97,13 @@ class PeftAdapter final : public Adapter {
     if (hit == modules_.end()) return;
     const LoraModule& m = *hit->second;
     if (m.whole.defined()) {
-      const int64_t in = m.whole.dim(1);
-      convert(m.whole.bytes() + begin * in * size_of(m.whole.dtype()), m.whole.dtype(), rows, DType::kF32, n * in);
+      const Tensor whole = ops::host_copy(m.whole.narrowed(0, begin, n));
+      convert(whole.bytes(), whole.dtype(), rows, DType::kF32, whole.numel());
       return;
     }
     if (!m.has_lora()) return;
     const std::vector<float> a = values(m.a), b = values(m.b);
+    const std::vector<float> magnitudes = m.magnitude.defined() ? values(m.magnitude) : std::vector<float>();
     const int64_t r = m.a.dim(0), in = m.a.dim(1);
     std::vector<double> exact(accurate ? static_cast<size_t>(in) : 0);
     std::vector<float> delta(static_cast<size_t>(in));
@@ -123,10 +125,7 @@ class PeftAdapter final : public Adapter {
       if (m.magnitude.defined()) {
         double norm = 0;
         for (int64_t k = 0; k < in; ++k) norm += static_cast<double>(row[k]) * row[k];
-        float magnitude = 0;
-        convert(m.magnitude.bytes() + (begin + i) * size_of(m.magnitude.dtype()), m.magnitude.dtype(), &magnitude,
-                DType::kF32, 1);
-        const float ratio = static_cast<float>(magnitude / std::sqrt(norm));
+        const float ratio = static_cast<float>(magnitudes[static_cast<size_t>(begin + i)] / std::sqrt(norm));
         for (int64_t k = 0; k < in; ++k) row[k] *= ratio;
       }
     }
@@ -136,7 +135,10 @@ class PeftAdapter final : public Adapter {
     const auto hit = modules_.find(module);
     if (hit == modules_.end()) return;
     const LoraModule& m = *hit->second;
-    if (m.bias.defined()) convert(m.bias.bytes(), m.bias.dtype(), bias, DType::kF32, n);
+    if (m.bias.defined()) {
+      const std::vector<float> own = values(m.bias);
+      std::copy(own.begin(), own.end(), bias);
+    }
     if (m.b_bias.defined()) {
       const std::vector<float> shift = values(m.b_bias);
       for (int64_t i = 0; i < n; ++i) bias[i] += m.scale * shift[static_cast<size_t>(i)];
@@ -168,9 +170,9 @@ class PeftAdapter final : public Adapter {
 
  private:
   static std::vector<float> values(const Tensor& t) {
-    PMETAL_ASSERT(t.device().is_cpu() && t.is_contiguous());
+    const Tensor host = ops::host_copy(t);
     std::vector<float> v(static_cast<size_t>(t.numel()));
-    convert(t.bytes(), t.dtype(), v.data(), DType::kF32, t.numel());
+    convert(host.bytes(), t.dtype(), v.data(), DType::kF32, t.numel());
     return v;
   }
 
@@ -188,7 +190,8 @@ ModulePtr new_module(const PeftConfig& config, const std::string& name, uint32_t
 
 Tensor dense_copy(Context& ctx, const nn::Linear& l, DType dtype) {
   std::vector<float> rows(static_cast<size_t>(l.out() * l.in()));
-  l.weight.format->decode_rows(l.weight, 0, l.out(), rows.data());
+  const quant::Weight weight = ops::host_copy(l.weight);
+  weight.format->decode_rows(weight, 0, l.out(), rows.data());
   return ops::cast(ctx, ops::to_device(ctx, host_tensor<float>(rows, Shape{l.out(), l.in()}, DType::kF32)), dtype);
 }
 
@@ -307,7 +310,7 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
       return ops::to_device(ctx, host);
     };
     const auto take_transposed = [&](const Shape& shape) {  // the older files keep A as [in, r]
-      const Tensor flipped = take({shape[1], shape[0]});
+      const Tensor flipped = ops::host_copy(take({shape[1], shape[0]}));
       return ops::to_device(ctx, [&] {
         Tensor host(allocate_host(shape.numel() * size_of(model.dtype)), shape, model.dtype);
         const int64_t e = size_of(model.dtype);
@@ -352,21 +355,25 @@ void merge(Context& ctx, models::Model& model, const Adapter& adapter) {
            l->name());
     PMETAL_ASSERT(l->weight.format->encode_rows, "{} cannot be written", l->weight.format->name);
     const int64_t block = std::max<int64_t>(l->weight.format->row_cut, 64);
+    quant::Weight weight = ops::host_copy(l->weight);
     ctx.threads().parallel_for(l->out(), block, [&](int64_t begin, int64_t end) {
       std::vector<float> rows(static_cast<size_t>(block * l->in()));
       for (int64_t r = begin; r < end; r += block) {
         const int64_t n = std::min(block, end - r);
-        l->weight.format->decode_rows(l->weight, r, r + n, rows.data());
+        weight.format->decode_rows(weight, r, r + n, rows.data());
         adapter.merge_rows(l->name(), r, n, rows.data());
-        l->weight.format->encode_rows(l->weight, r, r + n, rows.data());
+        weight.format->encode_rows(weight, r, r + n, rows.data());
       }
     });
+    l->weight = ops::to_device(ctx, weight);
     ++l->weight.version;
     if (l->has_bias()) {
       std::vector<float> bias(static_cast<size_t>(l->out()));
-      convert(l->bias.bytes(), l->bias.dtype(), bias.data(), DType::kF32, l->out());
+      const Tensor host = ops::host_copy(l->bias);
+      convert(host.bytes(), host.dtype(), bias.data(), DType::kF32, l->out());
       adapter.merge_bias(l->name(), l->out(), bias.data());
-      convert(bias.data(), DType::kF32, l->bias.bytes(), l->bias.dtype(), l->out());
+      convert(bias.data(), DType::kF32, host.bytes(), host.dtype(), l->out());
+      if (ctx.device().is_cuda()) l->bias = ops::to_device(ctx, host);
     }
   }
 }

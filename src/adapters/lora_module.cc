@@ -1,5 +1,6 @@
 #include "adapters/lora_module.h"
 
+#include "ops/device.h"
 #include "ops/lora.h"
 
 namespace pmetal::adapters {
@@ -14,14 +15,14 @@ Tensor identity(Context& ctx, int64_t n, DType dtype) {
 }  // namespace
 
 std::vector<float> row_norms_squared(Context& ctx, const nn::Linear& linear) {
-  PMETAL_ASSERT(linear.weight.device().is_cpu(), "{}", linear.name());
+  const quant::Weight weight = ops::host_copy(linear.weight);
   std::vector<float> norms(static_cast<size_t>(linear.out()));
   constexpr int64_t kBlock = 64;
   ctx.threads().parallel_for(linear.out(), kBlock, [&](int64_t begin, int64_t end) {
     std::vector<float> rows(static_cast<size_t>(kBlock * linear.in()));
     for (int64_t r = begin; r < end; r += kBlock) {
       const int64_t n = std::min(kBlock, end - r);
-      linear.weight.format->decode_rows(linear.weight, r, r + n, rows.data());
+      weight.format->decode_rows(weight, r, r + n, rows.data());
       for (int64_t i = 0; i < n; ++i) {
         double sum = 0;
         for (int64_t k = 0; k < linear.in(); ++k) {

@@ -49,12 +49,13 @@ struct Loaded {
 
 class Parity : public testing::TestWithParam<fs::path> {
  protected:
-  Context ctx{std::make_shared<ThreadPool>(2)};
+  Context ctx = test_context();
   SafetensorsFile expected = SafetensorsFile::open(GetParam() / "expected.safetensors");
   std::vector<int64_t> ids = values<int64_t>(expected, "input_ids"), mask = values<int64_t>(expected, "attention_mask"),
                        labels = values<int64_t>(expected, "labels");
   int64_t rows = expected.at("input_ids").shape[0], columns = expected.at("input_ids").shape[1];
 
+  Tensor on_device(const Tensor& host) { return ops::to_device(ctx, host); }
   // expected rows of the kept positions of matrix row `only` (or all), in the order of the batch
   std::vector<float> kept_rows(const std::string& name, const nn::PaddedBatch& p, int64_t only = -1) {
     const std::vector<float> all = values<float>(expected, name);
@@ -119,11 +120,12 @@ TEST_P(Parity, Loss_and_gradients_equal_the_reference) {
     const models::Head head = m.model->head();
     const std::vector<float> scale(p.labels.size(), 1.f / static_cast<float>(p.labels.size()));
     const ops::HeadLoss loss = ops::head_loss(
-        ctx, ops::gather_rows(ctx, hidden, host_tensor<int32_t>(p.label_rows, n, DType::kI32)), head.frozen, head.dense,
-        host_tensor<int32_t>(p.labels, n, DType::kI32), host_tensor<float>(scale, n, DType::kF32));
+        ctx, ops::gather_rows(ctx, hidden, on_device(host_tensor<int32_t>(p.label_rows, n, DType::kI32))), head.frozen,
+        head.dense, on_device(host_tensor<int32_t>(p.labels, n, DType::kI32)),
+        on_device(host_tensor<float>(scale, n, DType::kF32)));
     EXPECT_NEAR(ops::item(ctx, loss.loss), values<float>(expected, "loss")[0], 1e-5);
     const float one = 1;
-    tape.backward(ctx, loss.loss, host_tensor<float>(std::span(&one, 1), Shape{1}, DType::kF32));
+    tape.backward(ctx, loss.loss, on_device(host_tensor<float>(std::span(&one, 1), Shape{1}, DType::kF32)));
     int compared = 0;
     for (const formats::TensorView& t : expected.tensors()) {
       if (!t.name.starts_with("grad.")) continue;
@@ -170,8 +172,12 @@ TEST_P(Parity, Cached_steps_give_the_bits_of_one_pass) {
   };
   if (GetParam().filename() == "llama_rope_dynamic") return;  // its frequencies depend on the length by definition
   const std::vector<float> whole = run({24});
-  EXPECT_EQ(whole, run({5, 1, 1, 9, 8}));
-  EXPECT_EQ(whole, run(std::vector<size_t>(24, 1)));
+  for (const std::vector<size_t>& cuts : {std::vector<size_t>{5, 1, 1, 9, 8}, std::vector<size_t>(24, 1)}) {
+    if (ctx.device().is_cpu())
+      EXPECT_EQ(whole, run(cuts));
+    else
+      EXPECT_LE(compare(run(cuts), whole).worst, 1e-4);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Reference, Parity, testing::ValuesIn(reference_models()), [](const auto& info) {

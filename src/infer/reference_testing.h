@@ -9,6 +9,7 @@
 
 #include "formats/safetensors.h"
 #include "models/model.h"
+#include "ops/device.h"
 #include "tensor/tape.h"
 
 namespace pmetal::reference {
@@ -24,7 +25,14 @@ std::vector<T> values(const SafetensorsFile& f, const std::string& name) {
   return v;
 }
 
-inline std::vector<float> floats(const Tensor& t) {
+// where these tests run: PMETAL_TEST_DEVICE (cuda), or the CPU
+inline Context test_context() {
+  const char* device = std::getenv("PMETAL_TEST_DEVICE");
+  return ops::make_context(device ? parse_device(device) : kCpu, std::make_shared<ThreadPool>(2));
+}
+
+inline std::vector<float> floats(const Tensor& tensor) {
+  const Tensor t = ops::host_copy(tensor);
   std::vector<float> v(static_cast<size_t>(t.numel()));
   convert(t.bytes(), t.dtype(), v.data(), DType::kF32, t.numel());
   return v;

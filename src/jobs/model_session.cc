@@ -1,15 +1,32 @@
 #include "jobs/model_session.h"
 
+#include "jobs/machine.h"
+#include "ops/device.h"
+
 namespace pmetal::jobs {
 
 DType to_dtype(ComputeDtype dtype) { return dtype == ComputeDtype::kF32 ? DType::kF32 : DType::kBF16; }
+
+Device to_device(DeviceChoice choice) {
+  if (choice == DeviceChoice::kCpu) return kCpu;
+  if (choice == DeviceChoice::kAuto) return ops::cuda_state().n_devices > 0 ? Device{DeviceKind::kCuda, 0} : kCpu;
+  return {DeviceKind::kCuda, static_cast<int>(choice) - static_cast<int>(DeviceChoice::kCuda0)};
+}
+
+std::string device_name(const Context& ctx) {
+  if (!ctx.device().is_cuda()) return read_cpu_info().model;
+  const GpuReport report = read_gpu_report(false);
+  for (const GpuInfo& gpu : report.gpus)
+    if (gpu.index == ctx.device().index) return gpu.name;
+  return to_string(ctx.device());
+}
 
 ModelSession open_session(const JobContext& job, const SessionOptions& o) {
   ModelSession s;
   job.phase("resolving_model", o.model);
   s.checkpoint = models::Checkpoint::open(o.model);
   s.threads = std::make_shared<ThreadPool>(static_cast<int>(o.threads));
-  s.ctx = std::make_unique<Context>(s.threads);
+  s.ctx = std::make_unique<Context>(ops::make_context(to_device(o.device), s.threads));
   job.phase("loading_model", o.model);
   s.model = models::build(s.checkpoint->config(), s.checkpoint->source());
   models::load_weights(

@@ -34,5 +34,7 @@ struct ModelSession {
 // emits the phases resolving_model and loading_model
 ModelSession open_session(const JobContext& job, const SessionOptions& options);
 DType to_dtype(ComputeDtype dtype);
+Device to_device(DeviceChoice choice);
+std::string device_name(const Context& ctx);  // of the processor or GPU, as its vendor names it
 
 }  // namespace pmetal::jobs

@@ -239,7 +239,7 @@ void run_infer(const JobOptions& options, JobContext& job) {
   const TextSession text = open_text(s.checkpoint->folder(), info);
   const infer::GenerationConfig config = infer::read_generation_config(s.checkpoint->folder());
   const infer::SamplingParams params = sampling(o, info, config);
-  const std::string device = read_cpu_info().model;
+  const std::string device = device_name(*s.ctx);
 
   std::optional<Conversation> conversation;
   if (o.chat || o.interactive) {

@@ -9,6 +9,7 @@
 #include "formats/json.h"
 #include "formats/sharded.h"
 #include "models/checkpoint.h"
+#include "ops/device.h"
 
 namespace pmetal::models {
 namespace {
@@ -106,12 +107,20 @@ class Loader final : public ParameterVisitor {
           to.encode_rows(weight, r, r + n, rows.data());
         }
       });
+      weight = ops::to_device(ctx_, weight);
     } else {
-      weight = quant::repack(checkpoint_.matrix(name, out, in), to, ctx_.threads(),
-                             [](const quant::Weight& from, int64_t begin, int64_t end) {
-                               const int64_t row = from.in * size_of(from.planes[0].dtype);
-                               drop_mapped_pages(from.planes[0].bytes.slice(begin * row, (end - begin) * row));
-                             });
+      weight = checkpoint_.matrix(name, out, in);
+      const auto drop = [](const quant::Weight& from, int64_t begin, int64_t end) {
+        const int64_t row = from.in * size_of(from.planes[0].dtype);
+        drop_mapped_pages(from.planes[0].bytes.slice(begin * row, (end - begin) * row));
+      };
+      if (ctx_.device().is_cuda() && weight.format == &to) {  // straight from the mapped file
+        const quant::Weight mapped = weight;
+        weight = ops::to_device(ctx_, mapped);
+        drop(mapped, 0, out);
+      } else {
+        weight = ops::to_device(ctx_, quant::repack(weight, to, ctx_.threads(), drop));
+      }
     }
     if (options_.for_training) {
       trainable = Tensor(weight.planes[0].bytes, {out, in}, options_.dtype);
@@ -171,17 +180,19 @@ void save_model(Model& model, const nlohmann::ordered_json& config, const fs::pa
   for (const formats::TensorDeclaration& d : writer.order()) {
     const auto item = std::find_if(all.items.begin(), all.items.end(), [&](const auto& i) { return i.name == d.name; });
     const int64_t columns = std::max<int64_t>(item->columns, 1);
+    const Tensor value = item->value.defined() ? ops::host_copy(item->value) : Tensor();
+    const quant::Weight weight = value.defined() ? quant::Weight{} : ops::host_copy(*item->weight);
     std::vector<float> rows;
     std::vector<std::byte> bytes;
     for (int64_t r = 0; r < item->rows; r += kRowBlock) {
       const int64_t n = std::min(kRowBlock, item->rows - r);
       rows.resize(static_cast<size_t>(n * columns));
       bytes.resize(static_cast<size_t>(n * columns * size_of(dtype)));
-      if (item->value.defined()) {
-        convert(item->value.bytes() + r * columns * size_of(item->value.dtype()), item->value.dtype(), rows.data(),
-                DType::kF32, n * columns);
+      if (value.defined()) {
+        convert(value.bytes() + r * columns * size_of(value.dtype()), value.dtype(), rows.data(), DType::kF32,
+                n * columns);
       } else {
-        item->weight->format->decode_rows(*item->weight, r, r + n, rows.data());
+        weight.format->decode_rows(weight, r, r + n, rows.data());
       }
       convert(rows.data(), DType::kF32, bytes.data(), dtype, n * columns);
       writer.write(d.name, bytes);

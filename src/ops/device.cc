@@ -1,5 +1,7 @@
 #include "ops/device.h"
 
+#include "ops/elementwise.h"
+
 namespace pmetal::ops {
 
 Context make_context(Device device, std::shared_ptr<ThreadPool> threads) {
@@ -13,6 +15,37 @@ Context make_context(Device device, std::shared_ptr<ThreadPool> threads) {
 
 void synchronize(const Context& ctx) {
   if (ctx.device().is_cuda()) synchronize_cuda(ctx.stream());
+}
+
+namespace {
+
+Buffer host_bytes(const Buffer& from) {
+  if (!from.device().is_cuda()) return from;
+  Buffer to = allocate_host(from.size_bytes());
+  copy_from_cuda(from, to.data());
+  return to;
+}
+
+}  // namespace
+
+Tensor host_copy(const Tensor& x) {
+  if (!x.device().is_cuda()) return x;
+  PMETAL_ASSERT(x.is_contiguous(), "host copy of a strided tensor {}", x.shape().to_string());
+  return Tensor(host_bytes(x.buffer().slice(0, x.size_bytes())), x.shape(), x.dtype());
+}
+
+quant::Weight host_copy(const quant::Weight& weight) {
+  quant::Weight copy = weight;
+  for (quant::Plane& plane : copy.planes) plane.bytes = host_bytes(plane.bytes);
+  return copy;
+}
+
+quant::Weight to_device(Context& ctx, const quant::Weight& weight) {
+  quant::Weight copy = weight;
+  if (ctx.device().is_cuda())
+    for (quant::Plane& plane : copy.planes)
+      plane.bytes = to_device(ctx, Tensor(plane.bytes, {plane.bytes.size_bytes()}, DType::kU8)).buffer();
+  return copy;
 }
 
 }  // namespace pmetal::ops

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "quant/weight.h"
 #include "tensor/context.h"
 
 namespace pmetal::ops {
@@ -22,6 +23,13 @@ Context make_context(Device device, std::shared_ptr<ThreadPool> threads);
 // Waits for everything that was queued; errors of queued work surface here.
 void synchronize(const Context& ctx);
 
+// A tensor (contiguous) or weight on the host, whatever device it lies on; itself when it is there already. Waits for
+// all work of that device: for saving and for one-time preparation, not for steps.
+Tensor host_copy(const Tensor& x);
+quant::Weight host_copy(const quant::Weight& weight);
+// the reverse for planes: a weight of the host on the context's device
+quant::Weight to_device(Context& ctx, const quant::Weight& weight);
+
 // the backends' answers
 struct CudaQueue {
   std::shared_ptr<Allocator> allocator;
@@ -29,5 +37,6 @@ struct CudaQueue {
 };
 CudaQueue open_cuda(int index);
 void synchronize_cuda(void* stream);
+void copy_from_cuda(const Buffer& from, void* to);  // after all work of the device
 
 }  // namespace pmetal::ops

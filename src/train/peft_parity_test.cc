@@ -42,7 +42,7 @@ std::vector<fs::path> cases(bool full) {
 }
 
 struct Base {
-  Context ctx{std::make_shared<ThreadPool>(2)};
+  Context ctx = test_context();
   fs::path folder;
   std::unique_ptr<models::Checkpoint> checkpoint;
   std::unique_ptr<models::Model> model;
@@ -81,10 +81,13 @@ struct Base {
     const std::vector<float> scale(scored.labels.size(), 1.f / static_cast<float>(scored.labels.size()));
     const Tensor hidden = models::forward(ctx, *model, scored.batch);
     const ops::HeadLoss l = models::loss(
-        ctx, *model, ops::gather_rows(ctx, hidden, host_tensor<int32_t>(scored.label_rows, n, DType::kI32)),
-        host_tensor<int32_t>(scored.labels, n, DType::kI32), host_tensor<float>(scale, n, DType::kF32));
+        ctx, *model,
+        ops::gather_rows(ctx, hidden, ops::to_device(ctx, host_tensor<int32_t>(scored.label_rows, n, DType::kI32))),
+        ops::to_device(ctx, host_tensor<int32_t>(scored.labels, n, DType::kI32)),
+        ops::to_device(ctx, host_tensor<float>(scale, n, DType::kF32)));
     const float one = 1;
-    if (backward) tape.backward(ctx, l.loss, host_tensor<float>(std::span(&one, 1), Shape{1}, DType::kF32));
+    if (backward)
+      tape.backward(ctx, l.loss, ops::to_device(ctx, host_tensor<float>(std::span(&one, 1), Shape{1}, DType::kF32)));
     return ops::item(ctx, l.loss);
   }
 };

@@ -144,6 +144,13 @@ CudaQueue open_cuda(int index) {
   return {allocator, &allocator->stream()};
 }
 
+void copy_from_cuda(const Buffer& from, void* to) {
+  cuda::check(cudaSetDevice(from.device().index), "cudaSetDevice");
+  cuda::check(cudaDeviceSynchronize(), "waiting for the device");
+  cuda::check(cudaMemcpy(to, from.data(), static_cast<size_t>(from.size_bytes()), cudaMemcpyDeviceToHost),
+              "copy to the host");
+}
+
 void synchronize_cuda(void* stream) { static_cast<cuda::Stream*>(stream)->synchronize(); }
 
 }  // namespace pmetal::ops

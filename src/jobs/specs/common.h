@@ -15,9 +15,12 @@ inline constexpr EnumName kComputeDtypes[] = {
     {"fp32", static_cast<int>(ComputeDtype::kF32)},
 };
 
-enum class DeviceChoice : uint8_t { kAuto, kCpu };
-inline constexpr EnumName kDeviceChoices[] = {{"auto", static_cast<int>(DeviceChoice::kAuto)},
-                                              {"cpu", static_cast<int>(DeviceChoice::kCpu)}};
+// auto: the first GPU that this build can use, else the CPU. kCuda0 + i is GPU i.
+enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda0 };
+inline constexpr EnumName kDeviceChoices[] = {
+    {"auto", 0},   {"cpu", 1},    {"cuda", 2},   {"cuda:0", 2}, {"cuda:1", 3}, {"cuda:2", 4},
+    {"cuda:3", 5}, {"cuda:4", 6}, {"cuda:5", 7}, {"cuda:6", 8}, {"cuda:7", 9},
+};
 
 enum class TrainOn : uint8_t { kLast, kAll, kEverything };
 inline constexpr EnumName kTrainOnNames[] = {{"last", static_cast<int>(TrainOn::kLast)},
@@ -28,7 +31,8 @@ inline constexpr std::string_view kModelHelp =
     "checkpoint: a folder with config.json and safetensors, or random:CONFIG.json";
 inline constexpr std::string_view kDatasetHelp = "data: a JSONL file, or a folder that holds one";
 inline constexpr std::string_view kDtypeHelp = "type of weights and activations in memory";
-inline constexpr std::string_view kDeviceHelp = "where to compute";
+inline constexpr std::string_view kDeviceHelp =
+    "where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 ...";
 inline constexpr std::string_view kThreadsHelp = "worker threads; 0 = one per core this process may use";
 inline constexpr std::string_view kSeedHelp = "seed of every random choice";
 inline constexpr std::string_view kTextColumnHelp = "column that holds plain text";
