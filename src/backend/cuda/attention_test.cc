@@ -2,6 +2,7 @@
 #include "ops/attention.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 
 #include "backend/cuda/cuda_testing.h"
@@ -58,8 +59,14 @@ Case draw(PhiloxStream& rng, bool decode, bool training) {
   return c;
 }
 
+// fewer under a sanitizer
+int cases(int all) {
+  const char* most = std::getenv("PMETAL_ATTENTION_CASES");
+  return most ? std::atoi(most) : all;
+}
+
 TEST_F(CudaAttention, Forward_over_rows) {
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < cases(60); ++i) {
     const Case c = draw(rng, i % 3 == 0, false);
     SCOPED_TRACE(c.text());
     compare(
@@ -84,7 +91,7 @@ TEST_F(CudaAttention, Forward_over_rows) {
 }
 
 TEST_F(CudaAttention, Forward_over_pages_that_kv_append_filled) {
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < cases(60); ++i) {
     const Case c = draw(rng, i % 2 == 0, false);
     SCOPED_TRACE(c.text());
     int32_t pages = 1, most = 1;
@@ -131,7 +138,7 @@ TEST_F(CudaAttention, Forward_over_pages_that_kv_append_filled) {
 }
 
 TEST_F(CudaAttention, Gradients) {
-  for (int i = 0; i < 50; ++i) {
+  for (int i = 0; i < cases(50); ++i) {
     const Case c = draw(rng, false, i % 2 == 0);
     if (c.q_rows() == 0) continue;
     SCOPED_TRACE(c.text());

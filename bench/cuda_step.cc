@@ -1,0 +1,306 @@
+// Whole steps on a GPU with random weights: prefill, decode, LoRA and full fine-tuning, on the shapes of bench/shapes.
+//   cuda_step SHAPES [--device cuda:0] [--check] [ROW...]     SHAPES: the folder bench/shapes
+// ROW selects rows by the beginning of their name (default: all). --check: a few steps of the smallest shape only.
+// Decode rows start from 512 remembered tokens unless they say otherwise; greedy sampling is not part of them. Training
+// rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation.
+// Peers: best of llama.cpp, transformers, Liger on one H200; bounds: 4.25 TB/s and 785 TFLOP/s, both measured there.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "adapters/adapter.h"
+#include "base/rng.h"
+#include "infer/kv.h"
+#include "models/checkpoint.h"
+#include "ops/device.h"
+#include "train/flat_parameters.h"
+#include "train/sequence_loss.h"
+
+namespace pmetal {
+namespace {
+
+constexpr double kBytesPerSecond = 4.25e12, kFlopsPerSecond = 785e12;
+constexpr int64_t kContext = 512, kSequence = 2048, kSequences = 8;
+
+struct Row {
+  const char* name;
+  const char* model;
+  enum Kind { kPrefill, kDecode, kLora, kFull } kind;
+  int64_t size;     // prefill: tokens; decode: sequences
+  int64_t context;  // decode: tokens remembered
+  double peer, peer_gib;
+};
+constexpr Row kRows[] = {
+    {"decode b1 0.6B", "qwen3-0.6b", Row::kDecode, 1, kContext, 676, 0},
+    {"lora 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21},
+    {"decode b1 8B", "qwen3-8b", Row::kDecode, 1, kContext, 202, 0},
+    {"decode b32 8B", "qwen3-8b", Row::kDecode, 32, kContext, 3708, 0},
+    {"decode b128 8B", "qwen3-8b", Row::kDecode, 128, kContext, 8064, 0},
+    {"decode b1 8B 32k", "qwen3-8b", Row::kDecode, 1, 32000, 142, 0},
+    {"prefill 8B 2048", "qwen3-8b", Row::kPrefill, 2048, 0, 30.3e3, 0},
+    {"prefill 8B 8192", "qwen3-8b", Row::kPrefill, 8192, 0, 28.9e3, 0},
+    {"lora 8B", "qwen3-8b", Row::kLora, kSequences, 0, 15.0e3, 92},
+    {"lora 4B", "qwen3-4b", Row::kLora, kSequences, 0, 26.1e3, 70},
+    {"full 0.6B", "qwen3-0.6b", Row::kFull, kSequences, 0, 76.3e3, 38.5},
+};
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+struct Loaded {
+  std::string name;
+  bool training = false;
+  std::unique_ptr<models::Checkpoint> checkpoint;
+  std::unique_ptr<models::Model> model;
+};
+
+std::vector<int32_t> random_tokens(PhiloxStream& rng, int64_t n, int64_t vocabulary) {
+  std::vector<int32_t> all(static_cast<size_t>(n));
+  for (int32_t& t : all) t = static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocabulary)));
+  return all;
+}
+
+struct Timing {
+  std::vector<double> seconds;  // sorted
+  double median() const { return seconds[seconds.size() / 2]; }
+};
+template <class Body>
+Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
+  for (int i = 0; i < warm; ++i) body();
+  ops::synchronize(ctx);
+  Timing t;
+  const double end = now() + budget_s;
+  while (static_cast<int>(t.seconds.size()) < 3 || (now() < end && static_cast<int>(t.seconds.size()) < most)) {
+    const double start = now();
+    body();
+    ops::synchronize(ctx);
+    t.seconds.push_back(now() - start);
+  }
+  std::sort(t.seconds.begin(), t.seconds.end());
+  return t;
+}
+
+// the last row's logits, computed and left on the device
+Tensor step_logits(Context& ctx, models::Model& model, const nn::KvStore::Step& step) {
+  return models::logits(ctx, model, models::forward(ctx, model, step.batch));
+}
+
+void prefill(Context& ctx, models::Model& model, nn::KvStore& store, std::vector<nn::SequenceState>& states,
+             int64_t tokens, PhiloxStream& rng) {
+  constexpr int64_t kChunk = 8192;
+  for (nn::SequenceState& state : states)
+    for (int64_t at = 0; at < tokens; at += kChunk) {
+      const auto ids = random_tokens(rng, std::min(kChunk, tokens - at), model.info().vocabulary);
+      const nn::StepSequence one[] = {{.state = &state, .tokens = ids}};
+      step_logits(ctx, model, store.begin_step(ctx, one));
+    }
+}
+
+Timing decode(Context& ctx, models::Model& model, const Row& row, int most) {
+  PhiloxStream rng(1, RngPurpose::kSynthetic);
+  constexpr int64_t kRoom = 160;
+  nn::KvStore store = infer::make_kv_store(ctx, model, row.size * nn::KvStore::pages_for(row.context + kRoom) + 1);
+  std::vector<nn::SequenceState> states;
+  for (int64_t i = 0; i < row.size; ++i) states.emplace_back(store);
+  prefill(ctx, model, store, states, row.context, rng);
+  const std::vector<int32_t> tokens = random_tokens(rng, row.size, model.info().vocabulary);
+  return measure(ctx, 5, 3, std::min(most, static_cast<int>(kRoom) - 8), [&] {
+    std::vector<nn::StepSequence> step;
+    for (size_t i = 0; i < states.size(); ++i)
+      step.push_back({.state = &states[i], .tokens = std::span(tokens).subspan(i, 1)});
+    step_logits(ctx, model, store.begin_step(ctx, step));
+  });
+}
+
+Timing prefill_row(Context& ctx, models::Model& model, const Row& row, int most) {
+  PhiloxStream rng(2, RngPurpose::kSynthetic);
+  nn::KvStore store = infer::make_kv_store(ctx, model, nn::KvStore::pages_for(row.size) + 1);
+  return measure(ctx, 2, 3, most, [&] {
+    std::vector<nn::SequenceState> states;
+    states.emplace_back(store);
+    prefill(ctx, model, store, states, row.size, rng);
+  });
+}
+
+// `parts` micro-batches per optimizer step
+Timing train(Context& ctx, models::Model& model, std::vector<train::Trainable> trainables, int64_t parts, int most) {
+  PhiloxStream rng(3, RngPurpose::kSynthetic);
+  train::FlatParameters parameters(ctx, std::move(trainables));
+  std::vector<data::PackedSequence> batches(static_cast<size_t>(parts));
+  int64_t learned = 0;
+  for (data::PackedSequence& b : batches) {
+    for (int64_t i = 0; i < kSequences / parts; ++i) {
+      const auto ids = random_tokens(rng, kSequence, model.info().vocabulary);
+      b.ids.insert(b.ids.end(), ids.begin(), ids.end());
+      b.labels.insert(b.labels.end(), ids.begin(), ids.end());
+      b.labels[b.labels.size() - ids.size()] = data::kIgnore;
+      for (int32_t p = 0; p < kSequence; ++p) b.positions.push_back(p);
+      b.cu_seqlens.push_back(static_cast<int32_t>(b.ids.size()));
+    }
+    b.max_seqlen = kSequence;
+    learned += b.n_learned();
+  }
+  int64_t step = 0;
+  return measure(ctx, 2, 4, most, [&] {
+    parameters.zero_gradients(ctx);
+    for (const data::PackedSequence& b : batches) {
+      Tape tape = ops::make_tape();
+      TapeScope recording(ctx, &tape);
+      const train::SequenceLoss loss = train::sequence_loss(ctx, model, b, 1.0 / static_cast<double>(learned), {});
+      Tensor seed = ctx.empty({1}, DType::kF32);
+      ops::fill(ctx, seed, 1);
+      tape.backward(ctx, loss.loss, seed);
+    }
+    const double norm = parameters.gradient_norm(ctx);
+    parameters.step(ctx, {}, 1e-5, std::min(1.0, 1 / (norm + 1e-6)), ++step);
+  });
+}
+
+struct AllParameters final : models::ParameterVisitor {
+  std::vector<train::Trainable> all;
+  void on(nn::Linear& l) override { all.push_back({l.name() + ".weight", &l.trainable}); }
+  void on(nn::Embedding& e) override { all.push_back({e.name() + ".weight", &e.trainable}); }
+  void on(nn::Parameter& p) override { all.push_back({p.name, &p.value, 1, false}); }
+};
+
+// tokens per second that the measured limits allow; formulas of the MFU convention
+double bound(models::Model& model, const Row& row, int64_t lora_parameters) {
+  const models::ModelInfo& info = model.info();
+  const models::ParameterCount n = models::count_parameters(model);
+  const double matrices = static_cast<double>(n.matrices);
+  const double attention = 2.0 * static_cast<double>(info.heads * info.head_dim * info.layers);  // per token of context
+  double kv = 0;
+  for (const models::LayerMemory& m : info.memory) kv += 2.0 * static_cast<double>(m.kv_heads * (m.d_k + m.d_v));
+  switch (row.kind) {
+    case Row::kDecode:
+      return static_cast<double>(row.size) * kBytesPerSecond /
+             (2 * matrices + static_cast<double>(row.size * row.context) * kv);
+    case Row::kPrefill: {
+      const double head = static_cast<double>(info.vocabulary * info.hidden);
+      return kFlopsPerSecond / (2 * (matrices - head) + attention * static_cast<double>(row.size));
+    }
+    case Row::kLora:
+      return kFlopsPerSecond / (4 * matrices + 3 * attention * kSequence + 6 * static_cast<double>(lora_parameters));
+    default: return kFlopsPerSecond / (6 * matrices + 3 * attention * kSequence);
+  }
+}
+
+void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
+  ctx.allocator().release_cached();
+  ctx.allocator().reset_peak();
+  models::Model& model = *loaded.model;
+  Timing t;
+  int64_t parts = 1, lora_parameters = 0;
+  double tokens = static_cast<double>(row.size);
+  if (row.kind == Row::kDecode) {
+    t = decode(ctx, model, row, most);
+  } else if (row.kind == Row::kPrefill) {
+    t = prefill_row(ctx, model, row, most);
+  } else {
+    tokens *= kSequence;
+    for (;; parts *= 2) {
+      try {
+        if (row.kind == Row::kLora) {
+          adapters::PeftConfig config;
+          config.r = config.alpha = 16;
+          config.targets.all_linear = true;
+          const auto adapter = adapters::Adapter::create(ctx, model, config, 1);
+          adapter->attach(model, 0);
+          std::vector<train::Trainable> trainables;
+          lora_parameters = 0;
+          for (const adapters::AdapterParameter& p : adapter->parameters()) {
+            trainables.push_back({p.key, p.value});
+            lora_parameters += p.value->numel();
+          }
+          struct Detach {
+            adapters::Adapter& a;
+            models::Model& m;
+            ~Detach() { a.detach(m, 0); }
+          } detach{*adapter, model};
+          t = train(ctx, model, std::move(trainables), parts, most);
+        } else {
+          AllParameters all;
+          model.visit(all);
+          t = train(ctx, model, std::move(all.all), parts, most);
+        }
+        break;
+      } catch (const Error& e) {
+        if (e.code() != ErrorCode::kOutOfMemory || parts >= kSequences) throw;
+        std::printf("# %s in %ld part(s): %s\n", row.name, static_cast<long>(parts), e.what());
+        ctx.allocator().release_cached();
+        ctx.allocator().reset_peak();
+      }
+    }
+  }
+  const double rate = tokens / t.median(), limit = bound(model, row, lora_parameters);
+  std::printf("%-18s %9.0f tok/s  (%.2f ms, %.2f .. %.2f, %zu runs)  %4.1f %% of %7.0f  peak %6.1f GiB", row.name, rate,
+              1e3 * t.median(), 1e3 * t.seconds.front(), 1e3 * t.seconds.back(), t.seconds.size(), 100 * rate / limit,
+              limit, static_cast<double>(ctx.allocator().stats().peak_bytes) / (1 << 30));
+  if (parts > 1) std::printf("  %ld parts", static_cast<long>(parts));
+  std::printf("  peer %7.0f", row.peer);
+  if (row.peer_gib > 0) std::printf(" (%.0f GiB)", row.peer_gib);
+  std::printf("  x%.2f\n", rate / row.peer);
+  std::fflush(stdout);
+}
+
+int run(int argc, char** argv) {
+  std::filesystem::path shapes;
+  std::string device = "cuda";
+  std::vector<std::string> wanted;
+  bool check = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "--device" && i + 1 < argc)
+      device = argv[++i];
+    else if (arg == "--check")
+      check = true;
+    else if (shapes.empty())
+      shapes = arg;
+    else
+      wanted.push_back(arg);
+  }
+  if (shapes.empty()) {
+    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--check] [ROW...]\n");
+    return 2;
+  }
+  Context ctx = ops::make_context(parse_device(device), std::make_shared<ThreadPool>(0));
+  Loaded loaded;
+  for (const Row& row : kRows) {
+    if (check && (row.kind == Row::kFull || std::string_view(row.model) != "qwen3-0.6b")) continue;
+    if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(),
+                                        [&](const std::string& w) { return std::string(row.name).starts_with(w); }))
+      continue;
+    const bool training = row.kind == Row::kFull;
+    try {
+      if (loaded.name != row.model || loaded.training != training) {
+        loaded = {};
+        ctx.allocator().release_cached();
+        const double start = now();
+        loaded.name = row.model;
+        loaded.training = training;
+        loaded.checkpoint = models::Checkpoint::open("random:" + (shapes / (loaded.name + ".json")).string());
+        loaded.model = models::build(loaded.checkpoint->config(), loaded.checkpoint->source());
+        models::load_weights(ctx, *loaded.model, *loaded.checkpoint, {.dtype = DType::kBF16, .for_training = training});
+        ops::synchronize(ctx);
+        std::printf("# %s: weights drawn and copied in %.1f s\n", row.model, now() - start);
+      }
+      run_row(ctx, loaded, row, check ? 3 : 200);
+    } catch (const Error& e) {
+      std::printf("%-18s FAILED: %s\n", row.name, e.what());
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace pmetal
+
+int main(int argc, char** argv) {
+  try {
+    return pmetal::run(argc, argv);
+  } catch (const pmetal::Error& e) {
+    std::fprintf(stderr, "cuda_step: %s\n", e.what());
+    return 1;
+  }
+}
