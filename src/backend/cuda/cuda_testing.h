@@ -2,6 +2,7 @@
 // and are skipped.
 #pragma once
 
+#include <cstdlib>
 #include <functional>
 
 #include "ops/device.h"
@@ -17,10 +18,13 @@ using Body = std::function<std::vector<Tensor>(Context&, std::vector<Tensor>&)>;
 class Cuda : public testing::Test {
  protected:
   void SetUp() override {
+    // PMETAL_TEST_DEVICE=cpu compares the CPU with itself: a check of the tests where no GPU is
+    const char* name = std::getenv("PMETAL_TEST_DEVICE");
+    const Device device = name ? parse_device(name) : Device{DeviceKind::kCuda, 0};
     const ops::CudaState state = ops::cuda_state();
-    if (state.n_devices == 0) GTEST_SKIP() << "no CUDA device: " << state.reason;
+    if (device.is_cuda() && state.n_devices == 0) GTEST_SKIP() << "no CUDA device: " << state.reason;
     cpu = std::make_unique<Context>(ops::make_context(kCpu, std::make_shared<ThreadPool>(2)));
-    gpu = std::make_unique<Context>(ops::make_context({DeviceKind::kCuda, 0}, cpu->thread_pool()));
+    gpu = std::make_unique<Context>(ops::make_context(device, cpu->thread_pool()));
   }
 
   // NaN in memory that the next allocations are likely to get: an element nobody writes shows
