@@ -268,8 +268,8 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
   using S = Shape<kD, kM, kDecode>;
   constexpr int kMerge = 4 * kDecodeRows * kD * 4 + 512;  // f32 rows of the decode merge
   constexpr int kBytes = kDecode && kMerge > S::kSharedBytes ? kMerge : S::kSharedBytes;
-  static const bool allowed = allow_shared(reinterpret_cast<const void*>(attention_kernel<kD, kM, kDecode>), kBytes);
-  (void)allowed;
+  static SharedLimit limit;
+  allow_shared(limit, reinterpret_cast<const void*>(attention_kernel<kD, kM, kDecode>), kBytes);
   const unsigned heads = static_cast<unsigned>(a.q.shape[1] / a.group);
   const unsigned tiles = kDecode ? static_cast<unsigned>(a.splits) : blocks_for(int64_t{a.max_q} * a.group, S::kRows);
   attention_kernel<kD, kM, kDecode>

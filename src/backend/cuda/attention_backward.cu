@@ -206,9 +206,9 @@ template <int kD>
 void run(StreamHandle stream, const AttentionLaunch& a) {
   constexpr int kQueryBytes = 2 * kQueryRows * kD * 2 + 4 * kKeyTile * kD * 2;
   constexpr int kKeyBytes = 2 * kKeyTile * kD * 2 + 4 * kStepRows * kD * 2;
-  static const bool allowed = allow_shared(reinterpret_cast<const void*>(queries_kernel<kD>), kQueryBytes) &&
-                              allow_shared(reinterpret_cast<const void*>(keys_kernel<kD>), kKeyBytes);
-  (void)allowed;
+  static SharedLimit limit_queries, limit_keys;
+  allow_shared(limit_queries, reinterpret_cast<const void*>(queries_kernel<kD>), kQueryBytes);
+  allow_shared(limit_keys, reinterpret_cast<const void*>(keys_kernel<kD>), kKeyBytes);
   const unsigned heads = static_cast<unsigned>(a.k.shape[1]), sequences = static_cast<unsigned>(a.sequences);
   queries_kernel<kD>
       <<<dim3(blocks_for(int64_t{a.max_q} * a.group, kQueryRows), heads, sequences), kThreads, kQueryBytes, stream>>>(

@@ -15,8 +15,11 @@ using StreamHandle = CUstream_st*;
 
 inline constexpr int64_t kSumBlock = 4096;  // elements summed at a time where the order is fixed
 
-// Lets a kernel use more than 48 KiB of shared memory. True, or Error(kUnsupported).
-bool allow_shared(const void* kernel, int bytes);
+// Lets a kernel use more than 48 KiB of shared memory on the current device; remembers for which that was done.
+struct SharedLimit {
+  uint64_t devices = 0;
+};
+void allow_shared(SharedLimit& limit, const void* kernel, int bytes);
 
 // ---- elementwise; `wide`: f64 arithmetic (f64 and integers); pack: elements a thread takes at a time, 1 or 4 ----
 enum UnaryOp : int {

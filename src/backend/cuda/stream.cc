@@ -18,9 +18,12 @@ void check(cudaError_t status, const char* what) {
 
 void check_launch(const char* op) { check(cudaGetLastError(), op); }
 
-bool allow_shared(const void* kernel, int bytes) {
+void allow_shared(SharedLimit& limit, const void* kernel, int bytes) {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  if (limit.devices >> device & 1) return;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of a kernel");
-  return true;
+  limit.devices |= uint64_t{1} << device;
 }
 
 // A ring of pinned chunks. Small transfers share a chunk; a chunk is used again when the device has read it.
