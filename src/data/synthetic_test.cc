@@ -65,6 +65,49 @@ TEST(Synthetic, Letter_answers_are_right) {
   EXPECT_EQ(letters(instruction_set("shift-letters", 1, 1, Split::kTrain, 2)[0].answer).size(), 2u);
 }
 
+TEST(Synthetic, Single_facts_about_letters_are_right_and_never_a_target_as_a_whole) {
+  std::set<std::string> kinds;
+  for (const auto& row : instruction_set("letters", 600, 2, Split::kTrain)) {
+    const auto colon = row.question.find(':');
+    std::string list, answer;
+    for (char c : colon == std::string::npos ? "" : row.question.substr(colon + 1))
+      if (c != ' ') list += c;
+    for (char c : row.answer)
+      if (c != ' ') answer += c;
+    const std::string kind = row.question.substr(0, row.question.find_first_of(":?"));
+    const auto at = list.find(answer);
+    if (kind == "Write these letters again")
+      EXPECT_EQ(answer, list);
+    else if (kind == "Leave out the first letter")
+      EXPECT_EQ(answer, list.substr(1));
+    else if (kind == "Which letter is first")
+      EXPECT_EQ(at, 0u);
+    else if (kind == "Which letter is second")
+      EXPECT_EQ(at, 1u);
+    else if (kind == "Which letter is third")
+      EXPECT_EQ(at, 2u);
+    else if (kind == "Which letter is fourth")
+      EXPECT_EQ(at, 3u);
+    else if (kind == "Which letter is last")
+      EXPECT_EQ(at + 1, list.size());
+    else if (kind == "Which letter is first in the alphabet")
+      EXPECT_EQ(answer[0], *std::min_element(list.begin(), list.end()));
+    else if (kind.starts_with("Which letter stands after"))
+      EXPECT_EQ(list[at - 1], kind.back()) << row.question;
+    else if (kind.starts_with("Which letter stands before"))
+      EXPECT_EQ(list[at + 1], kind.back()) << row.question;
+    else if (kind.starts_with("Which letter of the alphabet is after"))
+      EXPECT_EQ(answer[0], kind.back() + 1);
+    else if (kind.starts_with("Which letter of the alphabet is before"))
+      EXPECT_EQ(answer[0], kind.back() - 1);
+    else
+      ADD_FAILURE() << row.question;
+    kinds.insert(kind.substr(0, 24));
+    EXPECT_TRUE(answer.size() == 1 || answer == list || answer == list.substr(1)) << row.question;
+  }
+  EXPECT_GE(kinds.size(), 9u);
+}
+
 TEST(Synthetic, Arithmetic_answers_are_right) {
   for (const auto& row : instruction_set("arithmetic", 300, 5, Split::kTrain)) {
     std::istringstream in(row.question);
