@@ -265,6 +265,22 @@ std::shared_ptr<Adapter> Adapter::create(Context& ctx, models::Model& model, con
   return std::make_shared<PeftAdapter>(config, std::move(modules));
 }
 
+namespace {
+
+// One such value would turn every output into NaN, and a fused model into one that is broken for good.
+void require_finite(const Tensor& values, const fs::path& file, const std::string& name) {
+  std::vector<float> row(static_cast<size_t>(values.numel()));
+  convert(values.bytes(), values.dtype(), row.data(), DType::kF32, values.numel());
+  for (size_t i = 0; i < row.size(); ++i)
+    if (!std::isfinite(row[i]))
+      fail(ErrorCode::kInvalidInput,
+           "{}: tensor \"{}\" holds {} at element {}; the file is damaged or its training diverged: take an earlier "
+           "checkpoint",
+           file.string(), name, row[i], i);
+}
+
+}  // namespace
+
 std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const fs::path& folder,
                                        const ScaleOverride& scale) {
   if (!fs::exists(folder / "adapter_config.json"))
@@ -307,6 +323,7 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
              name_of(t.dtype));
       Tensor host(allocate_host(shape.numel() * size_of(model.dtype)), shape, model.dtype);
       convert(t.bytes.data(), t.dtype, host.bytes(), model.dtype, shape.numel());
+      require_finite(host, file, t.name);
       return ops::to_device(ctx, host);
     };
     const auto take_transposed = [&](const Shape& shape) {  // the older files keep A as [in, r]

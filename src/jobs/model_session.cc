@@ -21,6 +21,21 @@ std::string device_name(const Context& ctx) {
   return to_string(ctx.device());
 }
 
+namespace {
+
+// Before anything is allocated: a config can ask for more than any machine has.
+void check_memory(models::Model& model, const models::Checkpoint& checkpoint, DType dtype) {
+  const int64_t bytes = models::count_parameters(model).total * size_of(dtype);
+  const int64_t available = read_memory_info().available;
+  if (available > 0 && bytes > available)
+    fail(ErrorCode::kOutOfMemory,
+         "{}: the weights take {:.1f} GB in {}, {:.1f} GB of memory are free; {}take a smaller model",
+         checkpoint.source(), static_cast<double>(bytes) / 1e9, name_of(dtype), static_cast<double>(available) / 1e9,
+         dtype == DType::kF32 ? "use --dtype bf16 or " : "");
+}
+
+}  // namespace
+
 ModelSession open_session(const JobContext& job, const SessionOptions& o) {
   ModelSession s;
   job.phase("resolving_model", o.model);
@@ -29,6 +44,7 @@ ModelSession open_session(const JobContext& job, const SessionOptions& o) {
   s.ctx = std::make_unique<Context>(ops::make_context(to_device(o.device), s.threads));
   job.phase("loading_model", o.model);
   s.model = models::build(s.checkpoint->config(), s.checkpoint->source());
+  if (s.ctx->device().is_cpu()) check_memory(*s.model, *s.checkpoint, to_dtype(o.dtype));
   models::load_weights(
       *s.ctx, *s.model, *s.checkpoint,
       {.dtype = to_dtype(o.dtype), .seed = o.seed, .for_training = o.for_training, .scale_residual = o.scale_residual});

@@ -83,6 +83,18 @@ std::string run_identity(const JobOptions& options) {
   return j.dump();
 }
 
+// Ready tokens may come from another tokenizer.
+void check_tokens(const std::vector<data::Example>& examples, const std::string& dataset, int64_t vocabulary) {
+  for (size_t i = 0; i < examples.size(); ++i)
+    for (size_t t = 0; t < examples[i].ids.size(); ++t)
+      for (const int32_t id : {examples[i].ids[t], examples[i].labels[t]})
+        if (id >= vocabulary || (id < 0 && id != data::kIgnore))
+          fail(ErrorCode::kInvalidInput,
+               "{}: sample {} has token {} at position {}, the model's vocabulary is {}; tokenize it with the model's "
+               "own tokenizer",
+               dataset, i + 1, id, t, vocabulary);
+}
+
 std::vector<data::PackedSequence> one_by_one(std::vector<data::Example> examples) {
   std::vector<data::PackedSequence> all;
   for (const data::Example& e : examples) {
@@ -141,6 +153,7 @@ void train_model(const JobOptions& options, JobContext& job) {
         ErrorCode::kInvalidInput,
         "{}: no sample has anything to learn ({} read); check the format with `pmetal dataset validate` and --train-on",
         o.dataset, counts.built.load() + counts.dropped_nothing_learned.load());
+  check_tokens(examples, o.dataset, info.vocabulary);
   std::vector<int64_t> lengths;
   for (const data::Example& e : examples) lengths.push_back(e.length());
   const bool pack = !o.no_sequence_packing;
@@ -177,6 +190,12 @@ void train_model(const JobOptions& options, JobContext& job) {
   t.max_grad_norm = o.max_grad_norm;
   t.adamw.weight_decay = o.weight_decay;
   t.schedule = schedule(o, total_steps);
+  if (o.adaptive_lr) {
+    t.adaptive_lr.emplace();
+    t.adaptive_lr->total_steps = total_steps;
+    t.adaptive_lr->warmup_steps = t.schedule.warmup;
+    t.adaptive_lr->rollback = !o.full;
+  }
   t.seed = o.seed;
   t.recompute_group = o.recompute == Recompute::kBlocks ? o.gradient_checkpointing_layers : 0;
   t.neftune_alpha = o.neftune_alpha;
@@ -214,7 +233,9 @@ void train_model(const JobOptions& options, JobContext& job) {
   train::Trainer trainer(ctx, *target, *loader, t, observer);
   if (o.eval_dataset) {
     const auto eval_source = data::open_source(*o.eval_dataset, "validation");
-    trainer.set_eval(one_by_one(data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get())));
+    std::vector<data::Example> held_out = data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get());
+    check_tokens(held_out, *o.eval_dataset, info.vocabulary);
+    trainer.set_eval(one_by_one(std::move(held_out)));
   }
   // a run that was killed before its first save begins again: nothing is lost by it
   if (!o.resume)

@@ -141,6 +141,11 @@ void TrainingObserver::on_best(const fs::path& folder) { job_.artefact(folder.st
 
 void TrainingObserver::on_log(const std::string& line) { job_.log(LogLevel::kInfo, "{}", line); }
 
+void TrainingObserver::on_lr_action(int64_t step, const char* action, double lr, const std::string& text) {
+  job_.log(LogLevel::kWarn, "step {}: {}: {}", step, action, text);
+  if (metrics_) metrics_->event("lr_action", {{"step", static_cast<double>(step)}, {"lr", lr}}, action);
+}
+
 void TrainingObserver::on_warning(const std::string& line) { job_.log(LogLevel::kWarn, "{}", line); }
 
 }  // namespace pmetal::jobs

@@ -38,6 +38,7 @@ class TrainingObserver final : public train::TrainObserver {
   void on_checkpoint(const std::filesystem::path& folder) override;
   void on_best(const std::filesystem::path& folder) override;
   void on_log(const std::string& line) override;
+  void on_lr_action(int64_t step, const char* action, double lr, const std::string& text) override;
   void on_warning(const std::string& line) override;
   bool stop_requested() override { return job_.is_cancelled(); }
 

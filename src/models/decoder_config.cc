@@ -104,15 +104,24 @@ DecoderConfig parse_decoder_config(const JsonReader& json, const DecoderDefaults
       json.refuse("num_attention_heads", fmt::format("{} does not divide hidden_size {}", info.heads, info.hidden));
     info.head_dim = info.hidden / info.heads;
   }
+  if (info.heads * info.head_dim > kMaxDim * 8)
+    json.refuse("head_dim", fmt::format("{} times {} heads is more than any model has", info.head_dim, info.heads));
   if (info.head_dim % 2) json.refuse("head_dim", fmt::format("{} is odd; rope needs pairs", info.head_dim));
   info.max_positions = json.has("max_position_embeddings") ? json.integer("max_position_embeddings", 1, kMaxPositions)
                                                            : defaults.max_positions;
   c.rms_norm_eps = static_cast<float>(json.number_or("rms_norm_eps", defaults.rms_norm_eps));
   if (!(c.rms_norm_eps >= 0) || !std::isfinite(c.rms_norm_eps))
     json.refuse("rms_norm_eps", "must be a number from 0 on");
-  c.activation = ops::parse_activation(json.string_or("hidden_act", "silu"));
+  const std::string activation = json.string_or("hidden_act", "silu");
+  try {
+    c.activation = ops::parse_activation(activation);
+  } catch (const Error& error) {
+    json.refuse("hidden_act", error.what());
+  }
   info.tied_head = json.boolean_or("tie_word_embeddings", false);
   info.initializer_range = static_cast<float>(json.number_or("initializer_range", 0.02));
+  if (!(info.initializer_range >= 0) || !std::isfinite(info.initializer_range))
+    json.refuse("initializer_range", "must be a number from 0 on");
   if (json.integer_or("pretraining_tp", 1) != 1 && json.integer_or("pretraining_tp", 1) != 0)
     json.refuse("pretraining_tp", "slices matrices in the reference; only 1 is supported");
   info.eos = token_ids(json, "eos_token_id", info.vocabulary);
@@ -120,6 +129,7 @@ DecoderConfig parse_decoder_config(const JsonReader& json, const DecoderDefaults
   if (const auto ids = token_ids(json, "pad_token_id", info.vocabulary); !ids.empty()) info.pad = ids[0];
   c.window.assign(static_cast<size_t>(info.layers), 0);
   parse_rope(json, defaults, c);
+  if (!(c.rope.theta > 0) || !std::isfinite(c.rope.theta)) json.refuse("rope_theta", "must be a positive number");
   return c;
 }
 

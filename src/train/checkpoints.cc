@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <functional>
 #include <map>
 
 #include <nlohmann/json.hpp>
@@ -17,6 +18,9 @@ namespace pmetal::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kOptimizer = "optimizer.safetensors";
+constexpr const char* kSnapshot = "best_snapshot.safetensors";
 
 // step_N folders, newest first
 std::vector<std::pair<int64_t, fs::path>> step_folders(const fs::path& checkpoints) {
@@ -41,16 +45,17 @@ void remove_leftovers(const fs::path& checkpoints) {
   }
 }
 
-void write_optimizer(Context& ctx, const fs::path& file, const FlatParameters& parameters) {
+// `parts`: flat buffers in the order of kParts
+constexpr const char* kParts[] = {".__master", ".__m", ".__v"};
+void write_flat(Context& ctx, const fs::path& file, const FlatParameters& parameters,
+                const std::function<Tensor(const FlatParameters::Item&, size_t part)>& part_of) {
   std::vector<formats::TensorDeclaration> declarations;
   std::map<std::string, Tensor> tensors;
   for (const FlatParameters::Item& item : parameters.items()) {
     const std::vector<int64_t> shape(item.shape.dims().begin(), item.shape.dims().end());
-    for (const auto& [suffix, tensor] : {std::pair<const char*, Tensor>{".__master", parameters.master(item)},
-                                         {".__m", parameters.moment1(item)},
-                                         {".__v", parameters.moment2(item)}}) {
-      declarations.push_back({item.key + suffix, DType::kF32, shape});
-      tensors[item.key + suffix] = tensor;
+    for (size_t part = 0; part < std::size(kParts); ++part) {
+      declarations.push_back({item.key + kParts[part], DType::kF32, shape});
+      tensors[item.key + kParts[part]] = part_of(item, part);
     }
   }
   formats::SafetensorsWriter writer(file, std::move(declarations));
@@ -59,6 +64,30 @@ void write_optimizer(Context& ctx, const fs::path& file, const FlatParameters& p
     writer.write(d.name, std::span(host.bytes(), static_cast<size_t>(host.size_bytes())));
   }
   writer.finish();
+}
+
+Tensor current(const FlatParameters& p, const FlatParameters::Item& item, size_t part) {
+  return part == 0 ? p.master(item) : part == 1 ? p.moment1(item) : p.moment2(item);
+}
+
+Tensor kept(const Snapshot& s, const FlatParameters::Item& item, size_t part) {
+  return FlatParameters::part(part == 0 ? s.master : part == 1 ? s.m : s.v, item);
+}
+
+void read_flat(Context& ctx, const fs::path& path, const FlatParameters& parameters,
+               const std::function<Tensor(const FlatParameters::Item&, size_t part)>& part_of) {
+  const formats::SafetensorsFile file = formats::SafetensorsFile::open(path);
+  for (const FlatParameters::Item& item : parameters.items())
+    for (size_t part = 0; part < std::size(kParts); ++part) {
+      const formats::TensorView& t = file.at(item.key + kParts[part]);
+      const Tensor to = part_of(item, part);
+      if (t.dtype != DType::kF32 || t.n_elements() != to.numel())
+        fail(ErrorCode::kInvalidInput, "{}: tensor \"{}\" has {} elements of {}, expected {} of f32", file.source(),
+             t.name, t.n_elements(), name_of(t.dtype), to.numel());
+      Tensor host(allocate_host(to.size_bytes()), to.shape(), DType::kF32);
+      std::copy_n(t.bytes.data(), t.bytes.size_bytes(), host.bytes());
+      ops::copy(ctx, ops::to_device(ctx, host), to);
+    }
 }
 
 void save_target(Context& ctx, const fs::path& folder, const FlatParameters& parameters, TrainTarget& target) {
@@ -94,6 +123,7 @@ Json to_json(const CheckpointState& s) {
   j["lr_override"] = s.lr_override ? Json(*s.lr_override) : Json(nullptr);
   j["lr_factor"] = s.lr_factor;
   j["timestamp"] = unix_seconds();
+  if (!s.adaptive_lr.empty()) j["adaptive_lr"] = formats::parse_json(s.adaptive_lr, "adaptive rate");
   j["loader"] = formats::parse_json(s.loader, "loader state");
   j["training_config"] = s.config.empty() ? Json::object() : formats::parse_json(s.config, "configuration");
   return j;
@@ -113,13 +143,17 @@ std::string first_difference(const std::string& a, const std::string& b) {
 }  // namespace
 
 fs::path save_checkpoint(Context& ctx, const fs::path& checkpoints, const CheckpointState& s,
-                         const FlatParameters& parameters, TrainTarget& target, int keep) {
+                         const FlatParameters& parameters, const Snapshot& snapshot, TrainTarget& target, int keep) {
   fs::create_directories(checkpoints);
   remove_leftovers(checkpoints);
   const fs::path folder = checkpoints / fmt::format("step_{}", s.step);
   AtomicDirectory directory(folder);
   save_target(ctx, directory.temporary(), parameters, target);
-  write_optimizer(ctx, directory.temporary() / "optimizer.safetensors", parameters);
+  write_flat(ctx, directory.temporary() / kOptimizer, parameters,
+             [&](const FlatParameters::Item& item, size_t part) { return current(parameters, item, part); });
+  if (snapshot.defined())
+    write_flat(ctx, directory.temporary() / kSnapshot, parameters,
+               [&](const FlatParameters::Item& item, size_t part) { return kept(snapshot, item, part); });
   write_file_atomic(directory.temporary() / "metadata.json", formats::dump_json(to_json(s)) + "\n");
   directory.commit();
   write_file_atomic(checkpoints / "latest", folder.filename().string() + "\n");
@@ -144,7 +178,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& checkpoints) {
   return all[0].second;
 }
 
-CheckpointState load_checkpoint(Context& ctx, const fs::path& folder, FlatParameters& parameters,
+CheckpointState load_checkpoint(Context& ctx, const fs::path& folder, FlatParameters& parameters, Snapshot& snapshot,
                                 const std::string& config) {
   const Json value = formats::read_json(folder / "metadata.json");
   const formats::JsonReader json(value, (folder / "metadata.json").string());
@@ -166,20 +200,13 @@ CheckpointState load_checkpoint(Context& ctx, const fs::path& folder, FlatParame
   s.lr_override = json.maybe_number("lr_override");
   s.lr_factor = json.number("lr_factor");
   s.loader = json.raw("loader").dump();
-  const formats::SafetensorsFile file = formats::SafetensorsFile::open(folder / "optimizer.safetensors");
-  const auto read = [&](const std::string& key, const Tensor& to) {
-    const formats::TensorView& t = file.at(key);
-    if (t.dtype != DType::kF32 || t.n_elements() != to.numel())
-      fail(ErrorCode::kInvalidInput, "{}: tensor \"{}\" has {} elements of {}, expected {} of f32", file.source(), key,
-           t.n_elements(), name_of(t.dtype), to.numel());
-    Tensor host(allocate_host(to.size_bytes()), to.shape(), DType::kF32);
-    std::copy_n(t.bytes.data(), t.bytes.size_bytes(), host.bytes());
-    ops::copy(ctx, ops::to_device(ctx, host), to);
-  };
-  for (const FlatParameters::Item& item : parameters.items()) {
-    read(item.key + ".__master", parameters.master(item));
-    read(item.key + ".__m", parameters.moment1(item));
-    read(item.key + ".__v", parameters.moment2(item));
+  if (json.has("adaptive_lr")) s.adaptive_lr = json.raw("adaptive_lr").dump();
+  read_flat(ctx, folder / kOptimizer, parameters,
+            [&](const FlatParameters::Item& item, size_t part) { return current(parameters, item, part); });
+  if (fs::exists(folder / kSnapshot)) {
+    snapshot = parameters.empty_snapshot(ctx);
+    read_flat(ctx, folder / kSnapshot, parameters,
+              [&](const FlatParameters::Item& item, size_t part) { return kept(snapshot, item, part); });
   }
   parameters.masters_changed(ctx);
   return s;

@@ -72,6 +72,29 @@ void FlatParameters::masters_changed(Context& ctx) {
   if (weight_.defined()) ops::copy(ctx, master_, weight_);
 }
 
+Snapshot FlatParameters::empty_snapshot(Context& ctx) const {
+  Snapshot s;
+  for (Tensor* t : {&s.master, &s.m, &s.v}) {
+    *t = ctx.empty(master_.shape(), DType::kF32);
+    ops::fill(ctx, *t, 0);  // the padding between parameters is never written
+  }
+  return s;
+}
+
+void FlatParameters::keep(Context& ctx, Snapshot& to) const {
+  if (!to.defined()) to = empty_snapshot(ctx);
+  ops::copy(ctx, master_, to.master);
+  ops::copy(ctx, m_, to.m);
+  ops::copy(ctx, v_, to.v);
+}
+
+void FlatParameters::go_back(Context& ctx, const Snapshot& to) {
+  ops::copy(ctx, to.master, master_);
+  ops::copy(ctx, to.m, m_);
+  ops::copy(ctx, to.v, v_);
+  masters_changed(ctx);
+}
+
 int64_t FlatParameters::size_bytes() const {
   int64_t n = 0;
   for (const Tensor* t : {&master_, &gradient_, &m_, &v_, &weight_})

@@ -22,6 +22,12 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
 };
 
+// masters and moments at one moment
+struct Snapshot {
+  Tensor master, m, v;
+  bool defined() const { return master.defined(); }
+};
+
 class FlatParameters {
  public:
   FlatParameters(Context& ctx, std::vector<Trainable> trainables);
@@ -49,6 +55,11 @@ class FlatParameters {
   // after masters were overwritten (resume): the compute copies follow
   void masters_changed(Context& ctx);
   int64_t size_bytes() const;
+
+  void keep(Context& ctx, Snapshot& to) const;  // a copy; the buffers of `to` are used again
+  void go_back(Context& ctx, const Snapshot& to);
+  static Tensor part(const Tensor& flat, const Item& item) { return view(flat, item); }
+  Snapshot empty_snapshot(Context& ctx) const;
 
  private:
   struct Group {

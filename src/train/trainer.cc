@@ -38,7 +38,25 @@ Trainer::Trainer(Context& ctx, TrainTarget& target, data::Loader& loader, TrainO
       loader_(loader),
       o_(std::move(options)),
       observer_(observer),
-      parameters_(ctx, target.trainables()) {}
+      parameters_(ctx, target.trainables()) {
+  if (o_.adaptive_lr) adaptive_.emplace(*o_.adaptive_lr);
+}
+
+// The rate of the update that is about to be made. A rollback happens here and takes the place of the update.
+double Trainer::adapted_rate(double loss) {
+  const double scheduled = o_.schedule.rate(step_) * lr_factor_;
+  if (!adaptive_) return lr_override_ ? *lr_override_ : scheduled;
+  const AdaptiveLr::Decision d = adaptive_->step(loss, scheduled);
+  const bool keeps = o_.adaptive_lr->rollback;
+  if (keeps && d.new_best) parameters_.keep(ctx_, snapshot_);
+  const bool goes_back = d.action == LrAction::kRollback || d.action == LrAction::kStop;
+  if (keeps && goes_back && snapshot_.defined()) parameters_.go_back(ctx_, snapshot_);
+  adaptive_stop_ = d.action == LrAction::kStop;
+  const double lr = lr_override_ ? *lr_override_ : d.lr;
+  if (d.action != LrAction::kNone) observer_.on_lr_action(step_ + 1, name_of(d.action), lr, d.text);
+  if (goes_back) went_back_ = true;
+  return lr;
+}
 
 StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches) {
   const auto start = Clock::now();
@@ -72,9 +90,12 @@ StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches)
   const auto update = Clock::now();
   r.grad_norm = parameters_.gradient_norm(ctx_);
   r.loss = sums.nll / static_cast<double>(std::max<int64_t>(sums.learned, 1));
-  r.lr = lr_override_ ? *lr_override_ : o_.schedule.rate(step_) * lr_factor_;
+  went_back_ = false;
+  r.lr = adapted_rate(r.loss);
   r.skipped = !std::isfinite(r.grad_norm) || !std::isfinite(r.loss) || learned == 0;
-  if (!r.skipped) {
+  if (went_back_) {
+    target_.values_changed();  // these gradients belong to the weights that were left
+  } else if (!r.skipped) {
     const double clip = o_.max_grad_norm > 0 ? std::min(1.0, o_.max_grad_norm / (r.grad_norm + 1e-6)) : 1;
     // skipped steps do not count for the bias correction of the moments
     parameters_.step(ctx_, o_.adamw, r.lr, clip, step_ - skipped_ + 1);
@@ -120,6 +141,10 @@ TrainSummary Trainer::run() {
       break;
     }
     if (control_stop_) break;
+    if (adaptive_stop_) {
+      summary.stopped_early = true;
+      break;
+    }
     const auto waiting = Clock::now();
     if (!next_batch(batch)) break;
     const double data_ms = 1e3 * seconds_since(waiting);
@@ -221,12 +246,13 @@ CheckpointState Trainer::state() const {
   state.lr = o_.schedule.rate(step_);
   state.loader = loader_.state();
   state.config = o_.config_text;
+  if (adaptive_) state.adaptive_lr = adaptive_->state();
   return state;
 }
 
 void Trainer::save_checkpoint() {
-  const fs::path folder =
-      train::save_checkpoint(ctx_, o_.output / "checkpoints", state(), parameters_, target_, o_.keep_checkpoints);
+  const fs::path folder = train::save_checkpoint(ctx_, o_.output / "checkpoints", state(), parameters_, snapshot_,
+                                                 target_, o_.keep_checkpoints);
   observer_.on_checkpoint(folder);
 }
 
@@ -239,7 +265,9 @@ bool Trainer::resume(const fs::path& from) {
   else
     folder = newest_checkpoint(run);
   if (!folder) return false;
-  const CheckpointState state = load_checkpoint(ctx_, *folder, parameters_, o_.config_text);
+  const CheckpointState state = load_checkpoint(ctx_, *folder, parameters_, snapshot_, o_.config_text);
+  if (adaptive_ && !state.adaptive_lr.empty())
+    adaptive_->restore(state.adaptive_lr, (*folder / "metadata.json").string());
   loader_.restore(state.loader);
   step_ = state.step;
   tokens_ = state.tokens;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "train/adaptive_lr.h"
 #include "train/flat_parameters.h"
 #include "train/schedule.h"
 #include "train/sequence_loss.h"
@@ -39,6 +40,7 @@ struct TrainOptions {
   double max_grad_norm = 1;  // 0: off
   AdamWOptions adamw;
   Schedule schedule;
+  std::optional<AdaptiveLrOptions> adaptive_lr;
   uint64_t seed = 42;
   int64_t recompute_group = 0;  // > 0: blocks are computed again in the backward, so many at a time
   double neftune_alpha = 0;
@@ -72,6 +74,7 @@ class TrainObserver {
   virtual void on_checkpoint(const std::filesystem::path&) {}
   virtual void on_best(const std::filesystem::path&) {}  // <output>/checkpoints/best was written
   virtual void on_log(const std::string&) {}
+  virtual void on_lr_action(int64_t, const char* /*action*/, double /*lr*/, const std::string& /*text*/) {}
   virtual void on_warning(const std::string&) {}
   virtual bool stop_requested() { return false; }  // finish the step, save, return
 };
@@ -79,7 +82,8 @@ class TrainObserver {
 struct TrainSummary {
   int64_t steps = 0, tokens = 0, skipped = 0;
   double final_loss = 0, best_eval_loss = 0, seconds = 0;
-  bool stopped = false;  // on request, before the end
+  bool stopped = false;        // on request, before the end
+  bool stopped_early = false;  // by the adaptive rate
 };
 
 struct CheckpointState;
@@ -103,6 +107,7 @@ class Trainer {
  private:
   bool next_batch(std::vector<data::PackedSequence>& micro_batches);
   void poll_control();
+  double adapted_rate(double loss);
   CheckpointState state() const;
 
   Context& ctx_;
@@ -115,8 +120,12 @@ class Trainer {
   int64_t step_ = 0, tokens_ = 0, skipped_ = 0, evaluated_at_ = -1;
   double last_loss_ = 0, best_eval_ = 0;
   bool has_best_ = false, control_stop_ = false, control_save_ = false;
+  bool adaptive_stop_ = false, went_back_ = false;
   std::optional<double> lr_override_;  // set_lr of the control file
   double lr_factor_ = 1;               // reduce_lr
+  // adaptive rate: the rule, and masters and moments at the best mean loss (host; rollback only)
+  std::optional<AdaptiveLr> adaptive_;
+  Snapshot snapshot_;
 };
 
 // mean nll over the learned tokens of some sequences, without gradients

@@ -280,6 +280,52 @@ TEST(Trainer, Best_folder_holds_the_weights_of_the_best_evaluation) {
   fs::remove_all(out);
 }
 
+TEST(Trainer, Adaptive_rate_and_its_best_weights_survive_a_resume) {
+  const auto options = [](int64_t n, const fs::path& output) {
+    TrainOptions o = steps(n, output);
+    o.accumulation = 1;
+    o.save_steps = 34;
+    o.adaptive_lr.emplace();
+    o.adaptive_lr->rollback = true;
+    o.adaptive_lr->spike_z = 0.5;  // so that something happens after the 30 steps of grace
+    return o;
+  };
+  const fs::path out = ts::scratch_dir("adaptive");
+  TinyRun whole(1, DType::kF32, false, options(44, {}));
+  whole.trainer->run();
+  TinyRun first(1, DType::kF32, false, options(36, out));
+  first.trainer->run();
+  EXPECT_TRUE(fs::exists(out / "checkpoints" / "step_34" / "best_snapshot.safetensors"));
+  TinyRun second(1, DType::kF32, false, options(44, out));
+  ASSERT_TRUE(second.trainer->resume());
+  EXPECT_EQ(second.trainer->steps_done(), 34);
+  second.trainer->run();
+  EXPECT_EQ(whole.masters(), second.masters());
+  fs::remove_all(out);
+}
+
+TEST(Trainer, Going_back_restores_masters_and_moments) {
+  TinyRun run(1, DType::kBF16, false, steps(2));
+  run.trainer->run();
+  FlatParameters& p = run.trainer->parameters();
+  Snapshot kept;
+  p.keep(run.ctx, kept);
+  const std::vector<float> before = run.masters();
+  std::vector<data::PackedSequence> batch(1);
+  ASSERT_TRUE(run.loader->next(batch[0]));
+  run.trainer->step(batch);
+  EXPECT_NE(run.masters(), before);
+  const FlatParameters::Item& item = p.items()[0];
+  const auto moments = [&](const Tensor& t) {
+    return std::vector<float>(t.data<float>(), t.data<float>() + t.numel());
+  };
+  EXPECT_NE(moments(p.moment1(item)), moments(FlatParameters::part(kept.m, item)));
+  p.go_back(run.ctx, kept);
+  EXPECT_EQ(run.masters(), before);
+  EXPECT_EQ(moments(p.moment1(item)), moments(FlatParameters::part(kept.m, item)));
+  EXPECT_EQ(moments(p.moment2(item)), moments(FlatParameters::part(kept.v, item)));
+}
+
 TEST(Schedule, Values_equal_the_reference) {
   const auto file = formats::read_json(ts::data_dir() / "numerics" / "lr_schedules.json");
   for (const auto& row : file["schedules"]) {

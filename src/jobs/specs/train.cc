@@ -102,6 +102,9 @@ constexpr FieldDescriptor kFields[] = {
      .help = "clip the gradient to this norm; 0 = off", .min = 0, .max = 1000},
     {PMETAL_FIELD(neftune_alpha), .kind = kNumber, .places = "training.neftune_alpha", .group = "Optimization",
      .help = "NEFTune noise on the embeddings; 0 = off", .min = 0, .max = 1000},
+    {PMETAL_FIELD(adaptive_lr), .kind = kToggle, .places = "training.adaptive_lr", .group = "Optimization",
+     .help = "lower the learning rate on spikes, divergence and plateaus of the loss; adapters go back to their best "
+             "weights when the loss diverges"},
 
     {PMETAL_FIELD(lora_r), .kind = kInteger, .places = "lora.r", .group = "LoRA", .help = "rank of the adapter",
      .min = 1, .max = 1024},
@@ -156,7 +159,7 @@ constexpr FieldDescriptor kFields[] = {
 };
 
 constexpr RefusedFlag kRefused[] = {
-    {"--no-adaptive-lr", "the learning rate follows --lr-schedule alone: leave it out"},
+    {"--no-adaptive-lr", "the learning rate follows --lr-schedule alone unless --adaptive-lr is given: leave it out"},
     {"--no-flash-attention", "attention has one implementation here, without a score matrix: leave it out"},
     {"--no-fused", "kernels are chosen by the hardware; PMETAL_VERBOSE=dispatch shows which"},
     {"--no-fused-optimizer", "the optimizer step is one pass over all parameters: leave it out"},

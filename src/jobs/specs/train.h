@@ -57,6 +57,7 @@ struct TrainOptions {
   double weight_decay = 0.01;
   double max_grad_norm = 1.0;
   double neftune_alpha = 0.0;
+  bool adaptive_lr = false;
   // LoRA
   int64_t lora_r = 16;
   double lora_alpha = 32;
