@@ -239,7 +239,8 @@ TEST_P(FullParity, Five_steps_of_all_parameters_equal_the_reference) {
   }
   for (const train::FlatParameters::Item& item : parameters.items())
     if (expected.find("final." + item.key)) {
-      EXPECT_LE(compare(floats(parameters.master(item)), values<float>(expected, "final." + item.key)).worst, 1e-5)
+      EXPECT_LE(compare(floats(parameters.master(item)), values<float>(expected, "final." + item.key)).worst,
+                base.ctx.device().is_cpu() ? 1e-5 : 2e-5)  // another order of summation on a GPU
           << item.key;
     }
 }

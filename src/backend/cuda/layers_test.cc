@@ -26,7 +26,7 @@ TEST_F(CudaLayers, Rms_norm_with_residual_and_gradients) {
   for (DType dtype : {DType::kF32, DType::kBF16})
     for (float offset : {0.f, 1.f})
       for (const Shape& s :
-           {Shape{1, 1}, Shape{5, 24}, Shape{33, 128}, Shape{130, 1024}, Shape{3, 777}, Shape{2, 9, 64}}) {
+           {Shape{1, 3}, Shape{5, 24}, Shape{33, 128}, Shape{130, 1024}, Shape{3, 777}, Shape{2, 9, 64}}) {
         const Tensor w = random_tensor(rng, {s[-1]}, dtype);
         compare_gradients(
             {random_tensor(rng, s, dtype), w}, s, dtype, tolerance(dtype),
