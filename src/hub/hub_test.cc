@@ -12,6 +12,7 @@
 #include "hub/cache.h"
 #include "hub/digest.h"
 #include "hub/resolve.h"
+#include "hub/search.h"
 #include "hub/test_server.h"
 
 namespace pmetal::hub {
@@ -371,6 +372,13 @@ TEST_F(HubTest, statuses_become_errors_that_say_what_to_do) {
   }
 }
 
+TEST_F(HubTest, a_name_that_is_nowhere_says_so_of_both_places) {
+  intercept_ = [](const ServerRequest&) { return ServerReply{.status = 404}; };
+  const Error e = error_of([&] { resolve(settings_, "runs/adapter", Purpose::kModel, {}); });
+  EXPECT_EQ(e.code(), ErrorCode::kNotFound);
+  EXPECT_THAT(e.what(), HasSubstr("runs/adapter: no such file or folder here"));
+}
+
 TEST_F(HubTest, a_busy_server_is_asked_again) {
   std::atomic<int> n{0};
   intercept_ = [&](const ServerRequest&) -> std::optional<ServerReply> {
@@ -450,6 +458,27 @@ TEST_F(HubTest, a_revision_is_asked_for_and_noted) {
               download_snapshot(settings_, {RepoKind::kModel, "org/tiny", "../x"}, Purpose::kModel, {});
             }).code(),
             ErrorCode::kUsage);
+}
+
+TEST_F(HubTest, search_reads_sizes_and_refuses_odd_answers) {
+  list_ = R"([{"id":"a/one","downloads":5,"likes":2,"pipeline_tag":"text-generation","gated":false,
+               "safetensors":{"parameters":{"BF16":8030261248},"total":8030261248}},
+              {"id":"a/two-4B-4bit","gated":"manual","safetensors":{"total":600000000}},
+              {"id":"../x"}, {"id":"a/three"}, {"id":"a/four"}])";
+  const auto goes_on = [] { return true; };
+  const auto found = search_models(settings_, "ll ama&x", 3, goes_on);
+  EXPECT_EQ(server_.count("GET", "/api/models?search=ll%20ama%26x&limit=3&"), 1u);
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_EQ(found[0].name, "a/one");
+  EXPECT_EQ(found[0].downloads, 5);
+  EXPECT_FALSE(found[0].is_gated);
+  EXPECT_DOUBLE_EQ(found[0].size->params_b, 8.030261248);
+  EXPECT_TRUE(found[1].is_gated);
+  EXPECT_DOUBLE_EQ(found[1].size->params_b, 4);  // packed: the name counts
+  EXPECT_EQ(found[2].name, "a/three");
+  EXPECT_FALSE(found[2].size.has_value());
+  list_ = "{}";
+  EXPECT_EQ(error_of([&] { search_models(settings_, "x", 3, goes_on); }).code(), ErrorCode::kInvalidInput);
 }
 
 TEST(Settings, follow_the_environment) {

@@ -11,8 +11,8 @@
 namespace pmetal::hub {
 
 struct RepoFile {
-  std::string name;    // checked: is_safe_path
-  int64_t size = -1;   // -1: the list does not say
+  std::string name;         // checked: is_safe_path
+  int64_t size = -1;        // -1: the list does not say
   std::string sha256 = {};  // of large files
   std::string blob = {};    // Git hash: of the contents of the others
 };

@@ -18,7 +18,12 @@ Resolved resolve(const Settings& settings, const std::string& name, Purpose purp
          "{}: no such file or folder, {} in the cache {}, and HF_HUB_OFFLINE is set; unset it to download", name,
          cached ? "only a part of it" : "nothing of that name", settings.cache.string());
   Resolved resolved{.is_from_hub = true};
-  resolved.download = download_snapshot(settings, repo, purpose, on_progress);
+  try {
+    resolved.download = download_snapshot(settings, repo, purpose, on_progress);
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kCancelled) throw;
+    throw Error(e.code(), fmt::format("{}: no such file or folder here; as a name of the hub: {}", name, e.what()));
+  }
   resolved.path = resolved.download.folder;
   return resolved;
 }
