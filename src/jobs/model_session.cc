@@ -1,5 +1,6 @@
 #include "jobs/model_session.h"
 
+#include "jobs/hub_names.h"
 #include "jobs/machine.h"
 #include "ops/device.h"
 
@@ -39,7 +40,7 @@ void check_memory(models::Model& model, const models::Checkpoint& checkpoint, DT
 ModelSession open_session(const JobContext& job, const SessionOptions& o) {
   ModelSession s;
   job.phase("resolving_model", o.model);
-  s.checkpoint = models::Checkpoint::open(o.model);
+  s.checkpoint = models::Checkpoint::open(local_model(job, o.model));
   s.threads = std::make_shared<ThreadPool>(static_cast<int>(o.threads));
   s.ctx = std::make_unique<Context>(ops::make_context(to_device(o.device), s.threads));
   job.phase("loading_model", o.model);
@@ -49,7 +50,7 @@ ModelSession open_session(const JobContext& job, const SessionOptions& o) {
       *s.ctx, *s.model, *s.checkpoint,
       {.dtype = to_dtype(o.dtype), .seed = o.seed, .for_training = o.for_training, .scale_residual = o.scale_residual});
   if (o.adapter) {
-    s.adapter = adapters::Adapter::load(*s.ctx, *s.model, *o.adapter);
+    s.adapter = adapters::Adapter::load(*s.ctx, *s.model, local_model(job, *o.adapter));
     s.adapter->attach(*s.model, 0);
   }
   return s;

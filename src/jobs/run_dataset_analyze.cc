@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_analyze.h"
 
@@ -12,10 +13,13 @@ namespace pmetal::jobs {
 
 void run_dataset_analyze(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetAnalyzeOptions>();
-  const BuilderOfModel builder = builder_for(o.model, to_data(o.train_on), o.max_seq_len);
+  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), to_data(o.train_on), o.max_seq_len);
   context.phase("resolving_dataset", o.path);
-  const data::AnalyzeResult r = data::analyze(
-      {.path = o.path, .split = o.split, .columns = {}, .builder = builder.get(), .max_length = o.max_seq_len});
+  const data::AnalyzeResult r = data::analyze({.path = local_dataset(context, o.path),
+                                               .split = o.split,
+                                               .columns = {},
+                                               .builder = builder.get(),
+                                               .max_length = o.max_seq_len});
   Json j{{"files", r.files},
          {"rows", r.rows},
          {"malformed", r.malformed},

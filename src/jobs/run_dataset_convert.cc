@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_convert.h"
 
@@ -12,7 +13,7 @@ namespace pmetal::jobs {
 
 void run_dataset_convert(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetConvertOptions>();
-  data::ConvertOptions c{.input = o.input,
+  data::ConvertOptions c{.input = local_dataset(context, o.input),
                          .output = o.output,
                          .format = data::FileFormat::kJsonl,
                          .layout = data::Layout::kKeep,

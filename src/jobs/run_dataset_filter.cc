@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_filter.h"
 
@@ -12,8 +13,8 @@ namespace pmetal::jobs {
 
 void run_dataset_filter(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetFilterOptions>();
-  const BuilderOfModel builder = builder_for(o.model, data::TrainOn::kAll, 0);
-  report_counts(context, data::filter({.input = o.input,
+  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), data::TrainOn::kAll, 0);
+  report_counts(context, data::filter({.input = local_dataset(context, o.input),
                                        .output = o.output,
                                        .builder = builder.get(),
                                        .columns = {},

@@ -7,6 +7,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_merge.h"
 
@@ -14,7 +15,9 @@ namespace pmetal::jobs {
 
 void run_dataset_merge(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetMergeOptions>();
-  data::MergeOptions m{.inputs = {o.input.begin(), o.input.end()},
+  std::vector<fs::path> inputs;
+  for (const std::string& name : o.input) inputs.push_back(local_dataset(context, name));
+  data::MergeOptions m{.inputs = inputs,
                        .output = o.output,
                        .shuffle = o.shuffle,
                        .interleave = o.interleave,

@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_prepare.h"
 
@@ -12,11 +13,11 @@ namespace pmetal::jobs {
 
 void run_dataset_prepare(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetPrepareOptions>();
-  const BuilderOfModel builder = builder_for(o.model, data::TrainOn::kAll, 0);
-  report_counts(context, data::prepare({.input = o.input,
+  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), data::TrainOn::kAll, 0);
+  report_counts(context, data::prepare({.input = local_dataset(context, o.input),
                                         .output = o.output_dir,
                                         .columns = {},
-                                        .render = renderer_for(o.template_name, o.model),
+                                        .render = renderer_for(o.template_name, local_tokenizer(context, o.model)),
                                         .builder = builder.get(),
                                         .max_length = o.max_seq_len,
                                         .val_ratio = o.val_ratio,

@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_preview.h"
 
@@ -12,9 +13,13 @@ namespace pmetal::jobs {
 
 void run_dataset_preview(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetPreviewOptions>();
-  const BuilderOfModel builder = builder_for(o.model, to_data(o.train_on), o.max_seq_len);
-  const auto rows = data::preview(
-      {.path = o.path, .split = o.split, .columns = {}, .builder = builder.get(), .max_length = o.max_seq_len}, o.n);
+  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), to_data(o.train_on), o.max_seq_len);
+  const auto rows = data::preview({.path = local_dataset(context, o.path),
+                                   .split = o.split,
+                                   .columns = {},
+                                   .builder = builder.get(),
+                                   .max_length = o.max_seq_len},
+                                  o.n);
   if (context.json) {
     Json all = Json::array();
     for (const data::PreviewRow& r : rows) {

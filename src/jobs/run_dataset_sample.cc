@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_sample.h"
 
@@ -12,7 +13,8 @@ namespace pmetal::jobs {
 
 void run_dataset_sample(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetSampleOptions>();
-  report_counts(context, data::sample({.input = o.input, .output = o.output, .n = o.n, .seed = o.seed}));
+  report_counts(context,
+                data::sample({.input = local_dataset(context, o.input), .output = o.output, .n = o.n, .seed = o.seed}));
 }
 
 }  // namespace pmetal::jobs

@@ -5,6 +5,7 @@
 
 #include "data/tools/tools.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/dataset_validate.h"
 
@@ -12,9 +13,12 @@ namespace pmetal::jobs {
 
 void run_dataset_validate(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetValidateOptions>();
-  const BuilderOfModel builder = builder_for(o.model, to_data(o.train_on), o.max_seq_len);
-  const data::ValidateResult r = data::validate(
-      {.path = o.path, .split = o.split, .columns = {}, .builder = builder.get(), .max_length = o.max_seq_len});
+  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), to_data(o.train_on), o.max_seq_len);
+  const data::ValidateResult r = data::validate({.path = local_dataset(context, o.path),
+                                                 .split = o.split,
+                                                 .columns = {},
+                                                 .builder = builder.get(),
+                                                 .max_length = o.max_seq_len});
   Json j{{"rows", r.rows},
          {"valid", r.valid},
          {"malformed", r.malformed},

@@ -9,6 +9,7 @@
 #include "formats/json.h"
 #include "formats/sharded.h"
 #include "jobs/context.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/fuse.h"
 #include "models/checkpoint.h"
@@ -88,13 +89,14 @@ class Fuser {
 void run_fuse(const JobOptions& options, JobContext& job) {
   const FuseOptions& o = options.as<FuseOptions>();
   job.phase("resolving_model", o.model);
-  const auto checkpoint = models::Checkpoint::open(o.model);
+  const auto checkpoint = models::Checkpoint::open(local_model(job, o.model));
   if (checkpoint->is_random()) fail(ErrorCode::kUsage, "--model {}: fuse needs a checkpoint folder", o.model);
   const auto threads = std::make_shared<ThreadPool>(static_cast<int>(o.threads));
   Context ctx(threads);
   const auto model = models::build(checkpoint->config(), checkpoint->source());
   model->dtype = DType::kF32;  // of the adapter's tensors
-  const auto adapter = adapters::Adapter::load(ctx, *model, o.lora, {.alpha = o.alpha, .rank = o.rank});
+  const std::string lora = local_model(job, o.lora);
+  const auto adapter = adapters::Adapter::load(ctx, *model, lora, {.alpha = o.alpha, .rank = o.rank});
 
   struct Check final : models::ParameterVisitor {
     const adapters::Adapter& a;
@@ -129,7 +131,7 @@ void run_fuse(const JobOptions& options, JobContext& job) {
   Fuser(*checkpoint, *adapter, *threads, o.accurate).write(out.temporary(), job);
   write_file_atomic(out.temporary() / "config.json", formats::dump_json(checkpoint->config()) + "\n");
   models::copy_sidecars(checkpoint->folder(), out.temporary());
-  models::copy_sidecars(o.lora, out.temporary());  // the template the adapter was trained with comes along
+  models::copy_sidecars(lora, out.temporary());  // the template the adapter was trained with comes along
   out.commit();
   job.artefact(o.output_dir, "model");
   job.summary.output_path = o.output_dir;

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "formats/safetensors.h"
 #include "jobs/context.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/inspect.h"
 #include "models/checkpoint.h"
@@ -102,7 +103,8 @@ Json inspect_adapter(const fs::path& folder, bool with_tensors) {
 
 void run_inspect(const JobOptions& options, JobContext& job) {
   const InspectOptions& o = options.as<InspectOptions>();
-  const fs::path path = o.model;
+  const std::string name = local_model(job, o.model);
+  const fs::path path = name;
   Json j;
   if (fs::is_regular_file(path)) {
     const std::vector<models::TensorInfo> tensors = file_tensors(path);
@@ -112,7 +114,7 @@ void run_inspect(const JobOptions& options, JobContext& job) {
   } else if (fs::exists(path / "adapter_config.json") && !fs::exists(path / "config.json")) {
     j = inspect_adapter(path, o.tensors);
   } else {
-    j = inspect_model(o.model, o.tensors);
+    j = inspect_model(name, o.tensors);
   }
   if (job.json) {
     job.data() << j.dump(2) << "\n";

@@ -11,7 +11,7 @@ namespace pmetal::jobs {
 
 void run_text_decode(const JobOptions& options, JobContext& job) {
   const auto& o = options.as<TextDecodeOptions>();
-  const auto tokenizer = open_tokenizer(o.tokenizer);
+  const auto tokenizer = open_tokenizer(job, o.tokenizer);
   ThreadPool pool(0);
   answer_lines(job, pool, [&](const std::string& line, int64_t number) {
     const std::string where = fmt::format("input line {}", number);

@@ -11,7 +11,7 @@ namespace pmetal::jobs {
 
 void run_text_encode(const JobOptions& options, JobContext& job) {
   const auto& o = options.as<TextEncodeOptions>();
-  const auto tokenizer = open_tokenizer(o.tokenizer);
+  const auto tokenizer = open_tokenizer(job, o.tokenizer);
   ThreadPool pool(static_cast<int>(o.threads));
   answer_lines(job, pool, [&](const std::string& line, int64_t number) {
     const std::string where = fmt::format("input line {}", number);

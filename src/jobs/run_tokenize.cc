@@ -8,6 +8,7 @@
 #include "data/shards.h"
 #include "data/text_encoder.h"
 #include "jobs/context.h"
+#include "jobs/hub_names.h"
 #include "jobs/spec.h"
 #include "jobs/specs/tokenize.h"
 #include "text/chat/chat.h"
@@ -30,7 +31,7 @@ std::optional<int32_t> end_token(const TokenizeJobOptions& o, const fs::path& pa
 void run_tokenize(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<TokenizeJobOptions>();
   context.phase("loading_tokenizer", o.tokenizer);
-  const fs::path path = o.tokenizer;
+  const fs::path path = local_tokenizer(context, o.tokenizer);
   const std::shared_ptr<const text::Tokenizer> tokenizer =
       fs::is_directory(path) ? text::Tokenizer::from_dir(path) : text::Tokenizer::from_file(path);
   const auto eos = end_token(o, path, *tokenizer);
@@ -38,7 +39,7 @@ void run_tokenize(const JobOptions& options, JobContext& context) {
     fail(ErrorCode::kUsage, "--eos-token-id {}: the tokenizer has {} entries", *eos, tokenizer->vocab_size());
 
   data::TokenizeOptions work;
-  work.inputs = data::resolve_files(o.input);
+  work.inputs = data::resolve_files(local_dataset(context, o.input));
   work.output = o.output_dir;
   work.columns.text_column = o.text_column;
   work.documents_per_shard = o.docs_per_shard;

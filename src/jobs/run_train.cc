@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "data/loader.h"
 #include "jobs/dataset_text.h"
+#include "jobs/hub_names.h"
 #include "jobs/model_session.h"
 #include "jobs/run_folder.h"
 #include "jobs/spec.h"
@@ -136,7 +137,7 @@ void train_model(const JobOptions& options, JobContext& job) {
 
   job.phase("tokenizing_dataset", o.dataset);
   const auto builder = make_example_builder(text, {.train_on = to_data(o.train_on), .max_length = max_seq_len});
-  const std::vector<fs::path> files = data::resolve_files(o.dataset);
+  const std::vector<fs::path> files = data::resolve_files(local_dataset(job, o.dataset));
   const auto source = data::open_files(files);
   std::vector<data::Example> examples =
       data::read_examples(*source, column_flags(o), *builder, s.threads.get(), o.max_samples.value_or(0));
@@ -232,7 +233,7 @@ void train_model(const JobOptions& options, JobContext& job) {
   TrainingObserver observer(job, metrics.get(), o.epochs);
   train::Trainer trainer(ctx, *target, *loader, t, observer);
   if (o.eval_dataset) {
-    const auto eval_source = data::open_source(*o.eval_dataset, "validation");
+    const auto eval_source = data::open_source(local_dataset(job, *o.eval_dataset), "validation");
     std::vector<data::Example> held_out = data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get());
     check_tokens(held_out, *o.eval_dataset, info.vocabulary);
     trainer.set_eval(one_by_one(std::move(held_out)));

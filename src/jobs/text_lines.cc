@@ -1,5 +1,7 @@
 #include "jobs/text_lines.h"
 
+#include "jobs/hub_names.h"
+
 #include <istream>
 #include <ostream>
 
@@ -35,7 +37,8 @@ void answer_lines(const JobContext& job, ThreadPool& pool,
   }
 }
 
-std::unique_ptr<text::Tokenizer> open_tokenizer(const std::string& path) {
+std::unique_ptr<text::Tokenizer> open_tokenizer(const JobContext& job, const std::string& name) {
+  const std::string path = local_tokenizer(job, name);
   if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such file or folder", path);
   return fs::is_directory(path) ? text::Tokenizer::from_dir(path) : text::Tokenizer::from_file(path);
 }

@@ -17,7 +17,7 @@ namespace pmetal::jobs {
 void answer_lines(const JobContext& job, ThreadPool& pool,
                   const std::function<std::string(const std::string& line, int64_t number)>& answer);
 
-// a folder, tokenizer.json or SentencePiece model
-std::unique_ptr<text::Tokenizer> open_tokenizer(const std::string& path);
+// a folder, tokenizer.json, SentencePiece model, or a name of the hub
+std::unique_ptr<text::Tokenizer> open_tokenizer(const JobContext& job, const std::string& name);
 
 }  // namespace pmetal::jobs

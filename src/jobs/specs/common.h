@@ -28,8 +28,8 @@ inline constexpr EnumName kTrainOnNames[] = {{"last", static_cast<int>(TrainOn::
                                              {"everything", static_cast<int>(TrainOn::kEverything)}};
 
 inline constexpr std::string_view kModelHelp =
-    "checkpoint: a folder with config.json and safetensors, or random:CONFIG.json";
-inline constexpr std::string_view kDatasetHelp = "data: a JSONL file, or a folder that holds one";
+    "checkpoint: a folder with config.json and safetensors, a name of the hub, or random:CONFIG.json";
+inline constexpr std::string_view kDatasetHelp = "data: a file, a folder that holds one, or a name of the hub";
 inline constexpr std::string_view kDtypeHelp = "type of weights and activations in memory";
 inline constexpr std::string_view kDeviceHelp =
     "where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 ...";
