@@ -101,8 +101,8 @@ class CsvSource final : public Source {
 // Documents end at a line that is exactly the separator; the line end before it belongs to the separator.
 class TextSource final : public Source {
  public:
-  explicit TextSource(const fs::path& path)
-      : file_(shared_name(path)), lines_(formats::open_input(path), path.string()) {}
+  TextSource(const fs::path& path, std::string separator)
+      : file_(shared_name(path)), lines_(formats::open_input(path), path.string()), separator_(std::move(separator)) {}
   bool next(Row& row) override {
     while (!ended_) {
       std::string document;
@@ -114,13 +114,13 @@ class TextSource final : public Source {
           ended_ = true;
           break;
         }
-        if (line == kDocumentSeparator) break;
+        if (line == separator_) break;
         if (any) document += '\n';
         document += line;
         any = true;
         if (document.size() > formats::kMaxRecordBytes)
           fail(ErrorCode::kInvalidInput, "{}:{}: the document is longer than {} bytes; separate documents by a line {}",
-               *file_, begin, formats::kMaxRecordBytes, kDocumentSeparator);
+               *file_, begin, formats::kMaxRecordBytes, separator_);
       }
       if (document.find_first_not_of(" \t\r\n") == std::string::npos) continue;
       row.file = file_;
@@ -136,6 +136,7 @@ class TextSource final : public Source {
  private:
   std::shared_ptr<const std::string> file_;
   LineReader lines_;
+  std::string separator_;
   bool ended_ = false;
 };
 
@@ -157,8 +158,8 @@ class ParquetSource final : public Source {
 
 class FilesSource final : public Source {
  public:
-  using Open = std::unique_ptr<Source> (*)(const fs::path&);
-  FilesSource(std::vector<fs::path> files, Open open) : files_(std::move(files)), open_(open) {}
+  using Open = std::function<std::unique_ptr<Source>(const fs::path&)>;
+  FilesSource(std::vector<fs::path> files, Open open) : files_(std::move(files)), open_(std::move(open)) {}
   bool next(Row& row) override {
     for (;;) {
       if (!current_) {
@@ -216,14 +217,14 @@ Kind kind_of(const fs::path& path) {
   return Kind::kOther;
 }
 
-std::unique_ptr<Source> open_one(const fs::path& path) {
+std::unique_ptr<Source> open_one(const fs::path& path, const std::string& separator) {
   switch (kind_of(path)) {
     case Kind::kJsonl: return std::make_unique<JsonlSource>(path);
     case Kind::kJson: return std::make_unique<JsonSource>(path);
     case Kind::kParquet: return std::make_unique<ParquetSource>(path);
     case Kind::kCsv: return std::make_unique<CsvSource>(path, ',');
     case Kind::kTsv: return std::make_unique<CsvSource>(path, '\t');
-    case Kind::kText: return std::make_unique<TextSource>(path);
+    case Kind::kText: return std::make_unique<TextSource>(path, separator);
     case Kind::kArrow:
       fail(ErrorCode::kUnsupported,
            "{}: Arrow files are not read; save the dataset as Parquet (to_parquet) or JSON Lines", path.string());
@@ -308,10 +309,11 @@ std::unique_ptr<Source> open_source(const fs::path& path, const std::string& spl
   return open_files(resolve_files(path, split));
 }
 
-std::unique_ptr<Source> open_files(std::vector<fs::path> files) {
+std::unique_ptr<Source> open_files(std::vector<fs::path> files, const std::string& document_separator) {
   for (const auto& f : files)
     if (!fs::exists(f)) fail(ErrorCode::kNotFound, "{}: no such file", f.string());
-  return std::make_unique<FilesSource>(std::move(files), &open_one);
+  return std::make_unique<FilesSource>(
+      std::move(files), [document_separator](const fs::path& path) { return open_one(path, document_separator); });
 }
 
 std::string fingerprint(const std::vector<fs::path>& files) {

@@ -34,10 +34,10 @@ class Source {
 std::vector<fs::path> resolve_files(const fs::path& path, const std::string& split = "train");
 
 std::unique_ptr<Source> open_source(const fs::path& path, const std::string& split = "train");
-std::unique_ptr<Source> open_files(std::vector<fs::path> files);
-
 // the separator line of plain text files
 inline constexpr std::string_view kDocumentSeparator = "<|endoftext|>";
+std::unique_ptr<Source> open_files(std::vector<fs::path> files,
+                                   const std::string& document_separator = std::string(kDocumentSeparator));
 
 // Identity of the data for checkpoints: paths' file names, sizes and an FNV-1a hash of the first and last MiB of each.
 std::string fingerprint(const std::vector<fs::path>& files);

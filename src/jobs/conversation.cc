@@ -35,15 +35,8 @@ Value read_tools(const std::string& path) {
 
 }  // namespace
 
-Conversation::Conversation(TextSession text, const ConversationOptions& options)
-    : text_(std::move(text)), system_(options.system) {
+ChatFormat::ChatFormat(TextSession text) : text_(std::move(text)) {
   if (!text_.chat) fail(ErrorCode::kNotFound, "{}", text_.no_chat);
-  if (options.tools_file) tools_ = read_tools(*options.tools_file);
-  if (!options.thinking) {
-    auto extra = std::make_shared<DictObject>();
-    extra->set("enable_thinking", Value::boolean(false));
-    extra_ = Value::dict(std::move(extra));
-  }
   const text::chat::ParserSpec* named =
       text_.chat->family() ? text::chat::find_parser(text_.chat->family()->parser) : nullptr;
   const text::chat::ParserSpec& taught = text::chat::parser_for_template(text_.chat->source());
@@ -52,6 +45,30 @@ Conversation::Conversation(TextSession text, const ConversationOptions& options)
     if (const auto id = marker.empty() ? std::nullopt : text_.tokenizer->token_to_id(marker))
       markers_are_special_ |= text_.tokenizer->is_special(*id);
   markers_are_special_ |= spec_->shape == text::chat::CallShape::kHarmony;
+}
+
+ChatFormat::Prompt ChatFormat::prompt(const Value& messages, const Value& tools, const Value& extra) const {
+  const text::chat::Rendered rendered =
+      text_.chat->render(messages, {.add_generation_prompt = true, .tools = tools, .extra = extra});
+  Prompt p;
+  p.ids = text_.tokenizer->encode_ids(rendered.text, false);
+  p.parser = text::chat::make_parser(
+      *spec_, {.tools = tools, .starts_in_reasoning = text::chat::prompt_opens_reasoning(*spec_, rendered.text)});
+  return p;
+}
+
+bool ChatFormat::template_knows_thinking() const {
+  return text_.chat->source().find("enable_thinking") != std::string::npos;
+}
+
+Conversation::Conversation(TextSession text, const ConversationOptions& options)
+    : format_(std::move(text)), system_(options.system) {
+  if (options.tools_file) tools_ = read_tools(*options.tools_file);
+  if (!options.thinking) {
+    auto extra = std::make_shared<DictObject>();
+    extra->set("enable_thinking", Value::boolean(false));
+    extra_ = Value::dict(std::move(extra));
+  }
   reset();
 }
 
@@ -84,18 +101,6 @@ void Conversation::add_answer(const text::chat::ParsedOutput& answer) {
   messages_.push_back(m);
 }
 
-Conversation::Prompt Conversation::prompt() const {
-  const text::chat::Rendered rendered =
-      text_.chat->render(Value::list(messages_), {.add_generation_prompt = true, .tools = tools_, .extra = extra_});
-  Prompt p;
-  p.ids = text_.tokenizer->encode_ids(rendered.text, false);
-  p.parser = text::chat::make_parser(
-      *spec_, {.tools = tools_, .starts_in_reasoning = text::chat::prompt_opens_reasoning(*spec_, rendered.text)});
-  return p;
-}
-
-bool Conversation::template_knows_thinking() const {
-  return text_.chat->source().find("enable_thinking") != std::string::npos;
-}
+ChatFormat::Prompt Conversation::prompt() const { return format_.prompt(Value::list(messages_), tools_, extra_); }
 
 }  // namespace pmetal::jobs

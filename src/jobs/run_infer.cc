@@ -192,7 +192,7 @@ Json to_json(const Answer& a, const InferOptions& o, uint64_t seed, const std::s
 
 // One message per line; /exit ends, /reset forgets the conversation. Ctrl-C stops an answer, not the chat.
 void chat(const JobContext& job, Conversation& conversation, const std::string& first_message,
-          const std::function<Answer(const Conversation::Prompt&)>& answer) {
+          const std::function<Answer(const ChatFormat::Prompt&)>& answer) {
   job.want_interrupts();
   job.log(LogLevel::kInfo, "one message per line; /reset begins anew, /exit or Ctrl-D ends, Ctrl-C stops an answer");
   std::string line = first_message;
@@ -245,11 +245,11 @@ void run_infer(const JobOptions& options, JobContext& job) {
   if (o.chat || o.interactive) {
     conversation.emplace(text,
                          ConversationOptions{.system = o.system, .tools_file = o.tools, .thinking = !o.no_thinking});
-    if (o.no_thinking && !conversation->template_knows_thinking())
+    if (o.no_thinking && !conversation->format().template_knows_thinking())
       job.log(LogLevel::kWarn, "--no-thinking: the model's chat template has no such switch");
   }
   std::string prompt = read_prompt(o, job);
-  Conversation::Prompt first;
+  ChatFormat::Prompt first;
   if (conversation && !o.interactive) {
     conversation->add_user(prompt);
     first = conversation->prompt();
@@ -265,13 +265,13 @@ void run_infer(const JobOptions& options, JobContext& job) {
                         .max_context = info.max_positions,
                         .eos_ids = infer::end_ids(config, info, *text.tokenizer, text.eos),
                         .tokenizer = text.tokenizer.get()});
-  const auto answer = [&](const Conversation::Prompt& p) {
+  const auto answer = [&](const ChatFormat::Prompt& p) {
     infer::Request r{.prompt = p.ids, .sampling = params, .stop = o.stop};
     const int64_t left = engine.max_context() - static_cast<int64_t>(p.ids.size());
     r.max_tokens = o.max_tokens;
     if (!options.was_given("max_tokens") && left >= 1) r.max_tokens = std::min(o.max_tokens, left);
     r.detect_repetition = o.detect_repetition;
-    r.skip_special = !conversation || !conversation->markers_are_special();
+    r.skip_special = !conversation || !conversation->format().markers_are_special();
     Answer a = generate(job, engine, std::move(r), p.parser.get(), o.hide_thinking);
     job.summary.total_tokens += a.tokens;
     job.emit(InferenceDone{a.tokens, a.tok_per_sec, a.first_ms, device});

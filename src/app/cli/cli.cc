@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/cli/help.h"
+#include "app/cli/line_editor.h"
 #include "app/cli/parse.h"
 #include "app/cli/progress.h"
 #include "app/log.h"
@@ -100,7 +101,10 @@ Outcome run_command(const jobs::Command& command, std::span<const std::string> w
   events.add(&renderer);
   events.add(&log);
   if (line.log_events) events.add(&event_file.emplace(*line.log_events));
-  jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &std::cin, &cancel_requested, &interrupts});
+  TerminalInput typed(STDIN_FILENO, STDERR_FILENO);
+  std::istream terminal(&typed);
+  std::istream& input = TerminalInput::is_possible(STDIN_FILENO, STDERR_FILENO) ? terminal : std::cin;
+  jobs::JobContext context(jobs::new_job_id(), {&events, &std::cout, &input, &cancel_requested, &interrupts});
   context.json = line.json;
   context.dry_run = line.dry_run;
   context.colour = ::isatty(STDOUT_FILENO) && std::getenv("NO_COLOR") == nullptr;

@@ -11,6 +11,10 @@ using enum FieldKind;
 constexpr EnumName kMetrics[] = {{"perplexity", static_cast<int>(EvalMetric::kPerplexity)},
                                  {"exact_match", static_cast<int>(EvalMetric::kExactMatch)}};
 
+constexpr EnumName kAnswerParts[] = {{"stripped", static_cast<int>(AnswerPart::kStripped)},
+                                     {"exact", static_cast<int>(AnswerPart::kExact)},
+                                     {"last_number", static_cast<int>(AnswerPart::kLastNumber)}};
+
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Model", .help = kModelHelp,
      .value_name = "MODEL", .required = true},
@@ -39,6 +43,9 @@ constexpr FieldDescriptor kFields[] = {
      .help = "tokens between windows; each token is scored once. Without it windows do not overlap", .min = 1,
      .max = 1 << 20},
     {PMETAL_FIELD(completion_only), .kind = kToggle, .group = "Method", .help = "score only the answers"},
+    {PMETAL_FIELD(compare), .kind = kEnum, .group = "Method",
+     .help = "exact_match: the texts without white space at their ends, every byte, or the last number in each",
+     .options = kAnswerParts},
     {PMETAL_FIELD(max_tokens), .kind = kInteger, .group = "Method", .help = "exact_match: longest answer", .min = 1,
      .max = 1 << 20},
     {PMETAL_FIELD(batch_size), .kind = kInteger, .group = "Method", .help = "sequences per forward pass", .min = 1,
@@ -53,10 +60,12 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (o.stride && *o.stride > o.max_seq_len)
     issues.push_back({"stride", "is above --max-seq-len: tokens would be left out"});
   if (o.metric == EvalMetric::kExactMatch)
-    for (const std::string_view name : {"stride", "completion_only", "document_separator"})
+    for (const std::string_view name : {"stride", "completion_only", "document_separator", "max_seq_len"})
       if (job.was_given(name)) issues.push_back({std::string(name), "has no effect with --metric exact_match"});
-  if (o.metric == EvalMetric::kPerplexity && job.was_given("max_tokens"))
-    issues.push_back({"max_tokens", "has no effect without --metric exact_match"});
+  if (o.metric == EvalMetric::kPerplexity)
+    for (const std::string_view name : {"max_tokens", "compare"})
+      if (job.was_given(name)) issues.push_back({std::string(name), "has no effect without --metric exact_match"});
+  if (o.stride && o.completion_only) issues.push_back({"stride", "contradicts --completion-only"});
   if (o.text_column && !o.text_columns.empty()) issues.push_back({"text_columns", "contradicts --text-column"});
   if (o.prompt_column.has_value() != o.response_column.has_value())
     issues.push_back(

@@ -11,6 +11,9 @@ namespace pmetal::jobs {
 
 enum class EvalMetric : uint8_t { kPerplexity, kExactMatch };
 
+// what of the two answers is compared
+enum class AnswerPart : uint8_t { kStripped, kExact, kLastNumber };
+
 struct EvalOptions {
   std::string model;
   std::optional<std::string> lora;
@@ -27,6 +30,7 @@ struct EvalOptions {
   std::optional<int64_t> stride;
   bool completion_only = false;
   int64_t num_samples = 0;
+  AnswerPart compare = AnswerPart::kStripped;
   int64_t max_tokens = 128;
   int64_t batch_size = 8;
   DeviceChoice device = DeviceChoice::kAuto;
