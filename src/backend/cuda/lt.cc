@@ -13,13 +13,14 @@
 namespace pmetal::cuda {
 namespace {
 
-#define PMETAL_LT_FUNCTIONS(X)                                                                       \
-  X(cublasLtCreate)                                                                                  \
-  X(cublasLtDestroy)                                                                                 \
-  X(cublasLtMatmul)                                                                                  \
-  X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute)         \
-      X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) \
-          X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+#define PMETAL_LT_FUNCTIONS(X)                                                                            \
+  X(cublasLtCreate)                                                                                       \
+  X(cublasLtDestroy)                                                                                      \
+  X(cublasLtMatmul)                                                                                       \
+  X(cublasLtMatmulDescCreate)                                                                             \
+  X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
+      X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) \
+          X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
 
 std::optional<cudaDataType_t> library_type(DType dtype) {
   switch (dtype) {
