@@ -13,6 +13,7 @@
 namespace pmetal::cuda {
 namespace {
 
+// clang-format off
 #define PMETAL_LT_FUNCTIONS(X)                                                                            \
   X(cublasLtCreate)                                                                                       \
   X(cublasLtDestroy)                                                                                      \
@@ -21,6 +22,7 @@ namespace {
   X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
       X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) \
           X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+// clang-format on
 
 std::optional<cudaDataType_t> library_type(DType dtype) {
   switch (dtype) {
