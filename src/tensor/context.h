@@ -12,6 +12,7 @@
 namespace pmetal {
 
 class Tape;
+class OpTimes;
 
 enum class MathMode { kExact, kFast };  // fast: int8/fp8 activations for quantized serving, chosen openly
 
@@ -33,6 +34,9 @@ class Context {
   void set_tape(Tape* tape) { tape_ = tape; }
   MathMode math() const { return math_; }
   void set_math(MathMode mode) { math_ = mode; }
+  // Null while nobody measures; see op_times.h.
+  OpTimes* op_times() const { return op_times_; }
+  void set_op_times(OpTimes* times) { op_times_ = times; }
 
   // Contiguous, not initialised, on the context's device.
   Tensor empty(const Shape& shape, DType dtype) const {
@@ -53,6 +57,7 @@ class Context {
   void* stream_ = nullptr;
   Tape* tape_ = nullptr;
   MathMode math_ = MathMode::kExact;
+  OpTimes* op_times_ = nullptr;
 };
 
 // Turns recording off (or onto another tape) for a scope.

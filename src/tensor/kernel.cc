@@ -1,11 +1,14 @@
 #include "tensor/kernel.h"
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <set>
 #include <string>
+
+#include "tensor/op_times.h"
 
 namespace pmetal::detail {
 
@@ -36,6 +39,14 @@ void print_choice(const char* op, const char* name, const char* declined) {
 
 void no_kernel(const char* op, Device device, const char* why) {
   fail(ErrorCode::kUnsupported, "[{}] no kernel on {} takes these arguments: {}", op, to_string(device), why);
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void add_time(OpTimes& times, const char* op, const char* kernel, double since) {
+  times.add(op, kernel, seconds_now() - since);
 }
 
 }  // namespace pmetal::detail

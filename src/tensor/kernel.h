@@ -44,6 +44,8 @@ bool dispatch_verbose();
 bool dispatch_strict();
 void print_choice(const char* op, const char* name, const char* declined);
 [[noreturn]] void no_kernel(const char* op, Device device, const char* why);
+double seconds_now();
+void add_time(OpTimes& times, const char* op, const char* kernel, double since);
 }  // namespace detail
 
 // Runs the first candidate that takes the arguments; does nothing on meta beyond reserving its workspace.
@@ -63,6 +65,7 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
     if (detail::dispatch_verbose()) detail::print_choice(list.op, c.name, nullptr);
     if (detail::dispatch_strict() && list.candidates.size() > 1 && i + 1 == list.candidates.size())
       detail::no_kernel(list.op, ctx.device(), why ? why : "only the plain kernel is left and PMETAL_STRICT=1");
+    const double begin = ctx.op_times() ? detail::seconds_now() : 0;
     Buffer workspace;
     if (c.workspace) {
       kernel.workspace_bytes = c.workspace(args, kernel);
@@ -72,6 +75,7 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
       }
     }
     c.run(args, kernel);
+    if (ctx.op_times()) detail::add_time(*ctx.op_times(), list.op, c.name, begin);
     return;
   }
   detail::no_kernel(list.op ? list.op : "?", ctx.device(), why ? why : "the list is empty");

@@ -50,6 +50,14 @@ Tensor GradSink::destination(int input) const {
   return variable && variable->is_leaf && variable->grad.dtype() == DType::kF32 ? variable->grad : Tensor();
 }
 
+Tensor GradSink::sum_so_far(int input, const Shape& shape, DType dtype) const {
+  const Variable* variable = inputs_[static_cast<size_t>(input)].get();
+  if (!variable || variable->is_leaf || !variable->grad.defined()) return {};
+  const Tensor& grad = variable->grad;
+  const bool fits = grad.dtype() == dtype && grad.numel() == shape.numel() && grad.is_contiguous();
+  return fits && grad.buffer().use_count() == 1 ? grad.reshaped(shape) : Tensor();
+}
+
 void Tape::record(const char* op, std::span<const Tensor* const> inputs, std::span<Tensor* const> outputs,
                   Backward backward, std::vector<Recompute> recompute) {
   PMETAL_ASSERT(recompute.empty() || recompute.size() == outputs.size());

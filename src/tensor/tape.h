@@ -52,6 +52,9 @@ class GradSink {
   // A kernel that can accumulate by itself asks for the destination: the defined grad of a leaf (f32, to be added to),
   // or an undefined tensor (then use add()).
   Tensor destination(int input) const;
+  // The same for an activation: its gradient so far, when nobody else holds it and it is a contiguous tensor of this
+  // shape and dtype; a product then adds to it in its epilogue. Undefined: use add().
+  Tensor sum_so_far(int input, const Shape& shape, DType dtype) const;
 
  private:
   Context& ctx_;
