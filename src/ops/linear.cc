@@ -7,13 +7,14 @@ namespace pmetal::ops {
 namespace {
 
 void run_linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& y,
-                bool transposed) {
+                bool transposed, bool accumulate = false) {
   LinearArgs args;
   args.x = x.view();
   args.weight = &weight;
   if (bias) args.bias = bias.view();
   args.y = y.view();
   args.transposed = transposed;
+  args.accumulate = accumulate;
   dispatch(ctx, linear_cpu, linear_cuda, args);
 }
 
@@ -82,8 +83,11 @@ Tensor linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const 
     Tensor* outputs[] = {&y};
     ctx.tape()->record("linear", inputs, outputs,
                        [weight, dtype = x.dtype()](Context& c, std::span<const Tensor> grads, GradSink& sink) {
-                         if (sink.wants(0)) {
-                           Tensor dx = c.empty({grads[0].dim(0), weight.in}, dtype);
+                         const Shape shape{grads[0].dim(0), weight.in};
+                         if (Tensor sum = sink.sum_so_far(0, shape, dtype)) {
+                           run_linear(c, grads[0], weight, {}, sum, true, true);
+                         } else if (sink.wants(0)) {
+                           Tensor dx = c.empty(shape, dtype);
                            run_linear(c, grads[0], weight, {}, dx, true);
                            sink.add(0, dx);
                          }

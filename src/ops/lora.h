@@ -1,5 +1,6 @@
 // Low-rank update of a Linear's output (Hu et al. 2021): y = base + scale · (x Aᵀ) Bᵀ, written over `base`.
-// A [r, in], B [out, r]. Backward: u = dy B; dx = scale · u A, dA = scale · uᵀ x, dB = scale · dyᵀ (x Aᵀ).
+// A [r, in], B [out, r]. Backward: u = dy B; dx = scale · u A, dA = scale · uᵀ x, dB = scale · dyᵀ (x Aᵀ). The scale is
+// applied to the narrow products x Aᵀ and dy B, before they are rounded.
 #pragma once
 
 #include "tensor/tape.h"
