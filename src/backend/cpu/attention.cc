@@ -5,6 +5,7 @@
 // With sinks, lse counts the sink: out is normalised by it and backward needs it.
 #include "backend/cpu/attention.h"
 
+#include "backend/cpu/attention_gemm.h"
 #include "backend/cpu/attention_tile.h"
 
 #pragma GCC target("avx2,fma,f16c")
@@ -125,8 +126,14 @@ void attention_plain(const AttentionArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
+using cpu::attention_candidate;
+using cpu::Isa;
 const Candidate<AttentionArgs> kCandidates[] = {
+    attention_candidate<Isa::kAmx, AttentionArgs>("amx"),
+    attention_candidate<Isa::kAvx512Bf16, AttentionArgs>("avx512_bf16"),
+    attention_candidate<Isa::kAvx512, AttentionArgs>("avx512"),
+    attention_candidate<Isa::kAvx2, AttentionArgs>("avx2"),
     {"plain", nullptr, cpu::attention_plain, cpu::attention_plain_workspace}};
-}
+}  // namespace
 const KernelList<AttentionArgs> attention_cpu = {"attention", kCandidates};
 }  // namespace pmetal::ops

@@ -49,6 +49,14 @@ inline AttentionSequence sequence_of_row(const ops::AttentionArgs& args, int64_t
   return sequence_at(args, std::upper_bound(cu, cu + n + 1, static_cast<int32_t>(row)) - cu - 1);
 }
 
+// the most query rows of one sequence
+inline int64_t most_query_rows(const ops::AttentionArgs& args) {
+  const int32_t* cu = args.cu_q.as<int32_t>();
+  int32_t most = 1;
+  for (int64_t s = 0; s < args.kv_len.dim(0); ++s) most = std::max(most, cu[s + 1] - cu[s]);
+  return most;
+}
+
 // element offset and stride between keys of key block `block` (64 keys) of a sequence, for kv head h
 struct KeyBlock {
   int64_t offset, stride;

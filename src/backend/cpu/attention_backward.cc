@@ -2,6 +2,7 @@
 //   dV = Pᵀ dO,  dS = P · (dO Vᵀ − D) (· (1 − (s / cap)²)),  dQ = scale · dS K,  dK = scale · dSᵀ Q,  dsink = −P_sink ·
 //   D
 // dq is cut by tiles of query rows; dk and dv by blocks of 64 keys, whose queries are visited in order: deterministic.
+#include "backend/cpu/attention_gemm.h"
 #include "backend/cpu/attention_tile.h"
 
 #pragma GCC target("avx2,fma,f16c")
@@ -181,8 +182,14 @@ void attention_backward_plain(const AttentionBackwardArgs& args, const KernelCon
 
 namespace pmetal::ops {
 namespace {
+using cpu::attention_candidate;
+using cpu::Isa;
 const Candidate<AttentionBackwardArgs> kCandidates[] = {
+    attention_candidate<Isa::kAmx, AttentionBackwardArgs>("amx"),
+    attention_candidate<Isa::kAvx512Bf16, AttentionBackwardArgs>("avx512_bf16"),
+    attention_candidate<Isa::kAvx512, AttentionBackwardArgs>("avx512"),
+    attention_candidate<Isa::kAvx2, AttentionBackwardArgs>("avx2"),
     {"plain", nullptr, cpu::attention_backward_plain, cpu::attention_backward_plain_workspace}};
-}
+}  // namespace
 const KernelList<AttentionBackwardArgs> attention_backward_cpu = {"attention_backward", kCandidates};
 }  // namespace pmetal::ops

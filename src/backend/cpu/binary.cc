@@ -1,6 +1,7 @@
 // binary, plain: two operands per element; the second may be one row for all or one value per row.
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -77,7 +78,10 @@ void binary_plain(const BinaryArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<BinaryArgs> kCandidates[] = {{"plain", nullptr, cpu::binary_plain}};
-}
+using cpu::simd_candidate;
+const Candidate<BinaryArgs> kCandidates[] = {simd_candidate<cpu::Avx512, BinaryArgs>("avx512"),
+                                             simd_candidate<cpu::Avx2, BinaryArgs>("avx2"),
+                                             {"plain", nullptr, cpu::binary_plain}};
+}  // namespace
 const KernelList<BinaryArgs> binary_cpu = {"binary", kCandidates};
 }  // namespace pmetal::ops

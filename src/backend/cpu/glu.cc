@@ -2,6 +2,7 @@
 #include "backend/cpu/glu.h"
 
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -127,8 +128,14 @@ void glu_backward_plain(const GluArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<GluArgs> kForward[] = {{"plain", nullptr, cpu::glu_plain}};
-const Candidate<GluArgs> kBackward[] = {{"plain", nullptr, cpu::glu_backward_plain}};
+using cpu::simd_backward_candidate;
+using cpu::simd_candidate;
+const Candidate<GluArgs> kForward[] = {simd_candidate<cpu::Avx512, GluArgs>("avx512"),
+                                       simd_candidate<cpu::Avx2, GluArgs>("avx2"),
+                                       {"plain", nullptr, cpu::glu_plain}};
+const Candidate<GluArgs> kBackward[] = {simd_backward_candidate<cpu::Avx512, GluArgs>("avx512"),
+                                        simd_backward_candidate<cpu::Avx2, GluArgs>("avx2"),
+                                        {"plain", nullptr, cpu::glu_backward_plain}};
 }  // namespace
 const KernelList<GluArgs> glu_cpu = {"glu", kForward};
 const KernelList<GluArgs> glu_backward_cpu = {"glu_backward", kBackward};

@@ -189,6 +189,7 @@ void head_loss_plain(const HeadLossArgs& args, const KernelContext& kernel) {
 namespace pmetal::ops {
 namespace {
 const Candidate<HeadLossArgs> kCandidates[] = {
+    {"flash", cpu::head_loss_flash_decline, cpu::head_loss_flash, cpu::head_loss_flash_workspace},
     {"plain", nullptr, cpu::head_loss_plain, cpu::head_loss_plain_workspace}};
 }
 const KernelList<HeadLossArgs> head_loss_cpu = {"head_loss", kCandidates};

@@ -2,6 +2,7 @@
 // the CPU is a copy.
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -100,7 +101,10 @@ void transfer_plain(const ops::TransferArgs& args, const KernelContext&) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<IndexArgs> kIndex[] = {{"plain", nullptr, cpu::index_rows_plain}};
+using cpu::simd_candidate;
+const Candidate<IndexArgs> kIndex[] = {simd_candidate<cpu::Avx512, IndexArgs>("avx512"),
+                                       simd_candidate<cpu::Avx2, IndexArgs>("avx2"),
+                                       {"plain", nullptr, cpu::index_rows_plain}};
 const Candidate<TransferArgs> kTransfer[] = {{"plain", nullptr, cpu::transfer_plain}};
 }  // namespace
 const KernelList<IndexArgs> index_rows_cpu = {"index_rows", kIndex};

@@ -1,5 +1,6 @@
 // kv_append, plain: rows of keys and values go to their slots in the pages [pages, kv_heads, 64, d].
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 #include "ops/kv.h"
 
 #pragma GCC target("avx2,fma,f16c")
@@ -42,7 +43,10 @@ void kv_append_plain(const ops::KvAppendArgs& args, const KernelContext& kernel)
 
 namespace pmetal::ops {
 namespace {
-const Candidate<KvAppendArgs> kCandidates[] = {{"plain", nullptr, cpu::kv_append_plain}};
-}
+using cpu::simd_candidate;
+const Candidate<KvAppendArgs> kCandidates[] = {simd_candidate<cpu::Avx512, KvAppendArgs>("avx512"),
+                                               simd_candidate<cpu::Avx2, KvAppendArgs>("avx2"),
+                                               {"plain", nullptr, cpu::kv_append_plain}};
+}  // namespace
 const KernelList<KvAppendArgs> kv_append_cpu = {"kv_append", kCandidates};
 }  // namespace pmetal::ops

@@ -2,6 +2,7 @@
 #include "backend/cpu/optim.h"
 
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -60,7 +61,10 @@ void sum_squares_plain(const ops::SumSquaresArgs& args, const KernelContext& ker
 
 namespace pmetal::ops {
 namespace {
-const Candidate<AdamWArgs> kAdamW[] = {{"plain", nullptr, cpu::adamw_plain}};
+using cpu::simd_candidate;
+const Candidate<AdamWArgs> kAdamW[] = {simd_candidate<cpu::Avx512, AdamWArgs>("avx512"),
+                                       simd_candidate<cpu::Avx2, AdamWArgs>("avx2"),
+                                       {"plain", nullptr, cpu::adamw_plain}};
 const Candidate<SumSquaresArgs> kSumSquares[] = {
     {"plain", nullptr, cpu::sum_squares_plain, cpu::sum_squares_plain_workspace}};
 }  // namespace

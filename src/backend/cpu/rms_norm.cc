@@ -3,6 +3,7 @@
 #include "backend/cpu/rms_norm.h"
 
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -124,8 +125,13 @@ void rms_norm_backward_plain(const RmsNormBackwardArgs& args, const KernelContex
 
 namespace pmetal::ops {
 namespace {
-const Candidate<RmsNormArgs> kForward[] = {{"plain", nullptr, cpu::rms_norm_plain}};
+using cpu::simd_candidate;
+const Candidate<RmsNormArgs> kForward[] = {simd_candidate<cpu::Avx512, RmsNormArgs>("avx512"),
+                                           simd_candidate<cpu::Avx2, RmsNormArgs>("avx2"),
+                                           {"plain", nullptr, cpu::rms_norm_plain}};
 const Candidate<RmsNormBackwardArgs> kBackward[] = {
+    simd_candidate<cpu::Avx512, RmsNormBackwardArgs>("avx512"),
+    simd_candidate<cpu::Avx2, RmsNormBackwardArgs>("avx2"),
     {"plain", nullptr, cpu::rms_norm_backward_plain, cpu::rms_norm_backward_plain_workspace}};
 }  // namespace
 const KernelList<RmsNormArgs> rms_norm_cpu = {"rms_norm", kForward};

@@ -2,6 +2,7 @@
 #include "backend/cpu/rope.h"
 
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -71,8 +72,11 @@ void rope_plain(const RopeArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
+using cpu::simd_candidate;
 const Candidate<RopeTableArgs> kTable[] = {{"plain", nullptr, cpu::rope_table_plain}};
-const Candidate<RopeArgs> kRope[] = {{"plain", nullptr, cpu::rope_plain}};
+const Candidate<RopeArgs> kRope[] = {simd_candidate<cpu::Avx512, RopeArgs>("avx512"),
+                                     simd_candidate<cpu::Avx2, RopeArgs>("avx2"),
+                                     {"plain", nullptr, cpu::rope_plain}};
 }  // namespace
 const KernelList<RopeTableArgs> rope_table_cpu = {"rope_table", kTable};
 const KernelList<RopeArgs> rope_cpu = {"rope", kRope};

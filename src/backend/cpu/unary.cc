@@ -1,6 +1,7 @@
 // unary, plain: one function per element, any strides and dtypes.
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -136,7 +137,10 @@ void unary_backward_plain(const UnaryArgs& args, const KernelContext& kernel) {
 
 namespace pmetal::ops {
 namespace {
-const Candidate<UnaryArgs> kForward[] = {{"plain", nullptr, cpu::unary_plain}};
+using cpu::simd_candidate;
+const Candidate<UnaryArgs> kForward[] = {simd_candidate<cpu::Avx512, UnaryArgs>("avx512"),
+                                         simd_candidate<cpu::Avx2, UnaryArgs>("avx2"),
+                                         {"plain", nullptr, cpu::unary_plain}};
 const Candidate<UnaryArgs> kBackward[] = {{"plain", nullptr, cpu::unary_backward_plain}};
 }  // namespace
 const KernelList<UnaryArgs> unary_cpu = {"unary", kForward};

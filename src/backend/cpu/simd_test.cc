@@ -1,0 +1,153 @@
+// The vector kernels of row ops against the plain ones: odd sizes, no rows, NaN, both types, every level of the
+// machine.
+#include "backend/cpu/candidate_testing.h"
+#include "ops/activation.h"
+#include "ops/kv.h"
+#include "ops/norm.h"
+#include "ops/optim.h"
+#include "ops/rope.h"
+
+namespace pmetal::ops {
+namespace {
+
+using namespace testing_support;
+
+constexpr int64_t kRows[] = {0, 1, 7, 300};
+constexpr int64_t kColumns[] = {1, 5, 16, 33, 128, 1031};
+constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
+constexpr double kTight = 2e-6;
+
+class Simd : public ::testing::Test {
+ protected:
+  Context ctx = make_context(2);
+  PhiloxStream rng{7, RngPurpose::kInit};
+  int compared = 0;
+  void TearDown() override { EXPECT_GT(compared, 0); }
+
+  // body(rows, columns, type) over all sizes
+  template <class Body>
+  void sizes(Body&& body) {
+    for (int64_t rows : kRows)
+      for (int64_t n : kColumns)
+        for (DType t : kTypes) body(rows, n, t);
+  }
+  Tensor draw(const Shape& shape, DType t) { return random_tensor(rng, shape, t); }
+  Tensor with_nan(Tensor t) {
+    if (t.numel() > 3) fill(ctx, t.reshaped({t.numel()}).narrowed(0, t.numel() / 2, 1), std::nan(""));
+    return t;
+  }
+};
+
+TEST_F(Simd, Rms_norm_with_and_without_residual_is_the_plain_one) {
+  sizes([&](int64_t rows, int64_t n, DType t) {
+    const Tensor x = with_nan(draw({rows, n}, t)), r = draw({rows, n}, t), w = draw({n}, t), y = draw({rows, n}, t);
+    for (float offset : {0.f, 1.f}) {
+      compared += compare_candidates(ctx, rms_norm_cpu, {y, y}, kTight, [&](const std::vector<Tensor>& o) {
+        return RmsNormArgs{x.view(), r.view(), w.view(), o[0].view(), o[1].view(), 1e-6f, offset};
+      });
+      compared += compare_candidates(ctx, rms_norm_cpu, {y}, kTight, [&](const std::vector<Tensor>& o) {
+        return RmsNormArgs{x.view(), {}, w.view(), {}, o[0].view(), 1e-6f, offset};
+      });
+    }
+  });
+}
+
+TEST_F(Simd, Rms_norm_backward_is_the_plain_one) {
+  sizes([&](int64_t rows, int64_t n, DType t) {
+    const Tensor x = draw({rows, n}, t), dy = with_nan(draw({rows, n}, t)), w = draw({n}, t), add = draw({rows, n}, t);
+    const Tensor dw = draw({n}, DType::kF32);
+    compared += compare_candidates(ctx, rms_norm_backward_cpu, {add, dw}, 1e-5, [&](const std::vector<Tensor>& o) {
+      return RmsNormBackwardArgs{x.view(), w.view(), dy.view(), o[0].view(), add.view(), o[1].view(), 1e-6f, 0};
+    });
+  });
+}
+
+TEST_F(Simd, Glu_and_its_backward_are_the_plain_ones) {
+  sizes([&](int64_t rows, int64_t n, DType t) {
+    const Tensor gate = with_nan(random_tensor(rng, {rows, n}, t, 20)), up = draw({rows, n}, t),
+                 dy = draw({rows, n}, t);
+    for (Activation a : {Activation::kSilu, Activation::kGeluTanh, Activation::kQuickGelu, Activation::kIdentity}) {
+      compared += compare_candidates(ctx, glu_cpu, {dy}, kTight, [&](const std::vector<Tensor>& o) {
+        return GluArgs{gate.view(), up.view(), o[0].view(), {}, {}, {}, a};
+      });
+      compared += compare_candidates(ctx, glu_backward_cpu, {dy, dy}, kTight, [&](const std::vector<Tensor>& o) {
+        return GluArgs{gate.view(), up.view(), {}, dy.view(), o[0].view(), o[1].view(), a};
+      });
+    }
+  });
+}
+
+TEST_F(Simd, Rope_and_its_inverse_are_the_plain_ones) {
+  for (int64_t rows : kRows)
+    for (int64_t d : {2, 6, 64, 80})
+      for (DType t : kTypes) {
+        const Tensor x = with_nan(draw({rows, 3, d}, t));
+        const int64_t half = d == 80 ? 20 : d / 2;  // part of the head turns
+        const Tensor cos = draw({rows, half}, DType::kF32), sin = draw({rows, half}, DType::kF32);
+        for (bool inverse : {false, true})
+          compared += compare_candidates(ctx, rope_cpu, {x}, kTight, [&](const std::vector<Tensor>& o) {
+            return RopeArgs{x.view(), o[0].view(), cos.view(), sin.view(), false, inverse};
+          });
+      }
+}
+
+TEST_F(Simd, Arithmetic_copies_and_fills_are_the_plain_ones) {
+  sizes([&](int64_t rows, int64_t n, DType t) {
+    const Tensor a = with_nan(draw({rows, n}, t));
+    for (DType u : kTypes) {
+      const Tensor b = draw({rows, n}, u), row = draw({n}, u), column = draw({rows}, u);
+      for (int op : {kBinaryAdd, kBinarySub, kBinaryMul})
+        for (int broadcast : {0, 1, 2})
+          for (bool accumulate : {false, true})
+            compared += compare_candidates(ctx, binary_cpu, {a}, kTight, [&](const std::vector<Tensor>& o) {
+              return BinaryArgs{a.view(),    (broadcast == 0 ? b : broadcast == 1 ? row : column).view(),
+                                o[0].view(), op,
+                                accumulate,  broadcast};
+            });
+      for (int op : {static_cast<int>(kUnaryCopy), static_cast<int>(kUnaryFill), static_cast<int>(kUnaryAffine)})
+        compared += compare_candidates(ctx, unary_cpu, {b}, kTight, [&](const std::vector<Tensor>& o) {
+          return UnaryArgs{a.view(), o[0].view(), {}, {}, op, 1.5f, -0.25f};
+        });
+    }
+  });
+}
+
+TEST_F(Simd, AdamW_is_the_plain_one) {
+  for (int64_t n : {1, 15, 64, 10007}) {
+    const Tensor w = draw({n}, DType::kF32), g = draw({n}, DType::kF32), m = draw({n}, DType::kF32);
+    const Tensor v = draw({n}, DType::kF32), narrow = draw({n}, DType::kBF16);
+    for (float& x : std::span(v.data<float>(), static_cast<size_t>(n))) x = std::abs(x);
+    compared += compare_candidates(ctx, adamw_cpu, {w, m, v, narrow}, kTight, [&](const std::vector<Tensor>& o) {
+      AdamWArgs args;
+      args.master = o[0].view(), args.grad = g.view(), args.m = o[1].view(), args.v = o[2].view();
+      args.weight = o[3].view();
+      args.lr = 1e-3f, args.weight_decay = 0.1f, args.grad_scale = 0.5f, args.step = 3;
+      return args;
+    });
+  }
+}
+
+TEST_F(Simd, Rows_by_index_and_appended_keys_are_the_plain_ones) {
+  for (DType t : {DType::kF32, DType::kBF16, DType::kI32}) {
+    const Tensor x = t == DType::kI32 ? ids_of({5, 4, 3, 2, 1, 0}).reshaped({3, 2}) : draw({3, 2}, t);
+    const Tensor index = ids_of({4, 0, 2}), tall = converted(x, t);
+    const Tensor y = ctx.empty({5, 2}, t), back = ctx.empty({2, 2}, t), two = ids_of({2, 0});
+    fill(ctx, y, 1);
+    fill(ctx, back, 1);
+    compared += compare_candidates(ctx, index_rows_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
+      return IndexArgs{x.view(), index.view(), o[0].view(), kScatterRows, false};
+    });
+    compared += compare_candidates(ctx, index_rows_cpu, {back}, 0, [&](const std::vector<Tensor>& o) {
+      return IndexArgs{x.view(), two.view(), o[0].view(), kGatherRows, false};
+    });
+  }
+  const Tensor k = draw({3, 2, 5}, DType::kBF16), v = draw({3, 2, 7}, DType::kBF16);
+  const Tensor k_pages = draw({2, 2, 64, 5}, DType::kBF16), v_pages = draw({2, 2, 64, 7}, DType::kBF16);
+  const Tensor slots = tensor_of<int64_t>({63, -1, 64}, {3}, DType::kI64);
+  compared += compare_candidates(ctx, kv_append_cpu, {k_pages, v_pages}, 0, [&](const std::vector<Tensor>& o) {
+    return KvAppendArgs{k.view(), v.view(), o[0].view(), o[1].view(), slots.view()};
+  });
+}
+
+}  // namespace
+}  // namespace pmetal::ops
