@@ -1,9 +1,10 @@
 // Whole steps of a model on the CPU, through the code that commands use: prefill, decode, one LoRA optimizer step.
 //   cpu_step [--config FILE.json] [--step prefill|decode|lora] [--tokens N] [--sequences N] [--rank R] [--threads N]
-//   [--repeat N] [--recompute] [--ops]
+//   [--repeat N] [--recompute] [--ops] [--cpu-time]
 // Prints median and best tokens/s, the share of the bound, peak memory, and with --ops where the time goes.
 //   bound   prefill, lora: floating-point operations / measured bf16 peak; decode: bytes of the weights / measured
 //           memory speed
+// --cpu-time counts processor time, which is fair on a busy machine with --threads 1. Op times are of the wall.
 // Weights are noise, repeated from one block, so that a step starts at once; PMETAL_STRICT=1 is set.
 #include <malloc.h>
 #include <sched.h>
@@ -32,7 +33,7 @@ struct Options {
   std::string config = "bench/shapes/qwen3-0.6b.json", step;
   int64_t tokens = 512, sequences = 1, rank = 16, repeat = 5;
   int threads = 0;
-  bool recompute = false, ops = false;
+  bool recompute = false, ops = false, cpu_time = false;
 };
 
 Options parse(int argc, char** argv) {
@@ -59,6 +60,8 @@ Options parse(int argc, char** argv) {
       o.threads = std::stoi(value());
     else if (flag == "--recompute")
       o.recompute = true;
+    else if (flag == "--cpu-time")
+      o.cpu_time = true;
     else if (flag == "--ops")
       o.ops = true;
     else
@@ -295,6 +298,7 @@ class Bench {
 int main(int argc, char** argv) {
   using namespace pmetal::bench;
   const Options o = parse(argc, argv);
+  use_processor_time(o.cpu_time);
   setenv("PMETAL_STRICT", "1", 0);
   try {
     Bench bench(o);
