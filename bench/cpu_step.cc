@@ -192,7 +192,7 @@ class Bench {
       const double flops = (4 * layer_parameters() + 4 * head) * t + attention_flops(7) +
                            6 * static_cast<double>(parameters.count()) * t;
       train::LossOptions options;
-      options.recompute_blocks = o_.recompute;
+      options.recompute_group = o_.recompute ? 1 : 0;
       int64_t step = 0;
       measure("lora step", packed.length(), flops / machine_.flops, [&] {
         parameters.zero_gradients(ctx_);
