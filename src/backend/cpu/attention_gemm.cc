@@ -2,8 +2,9 @@
 //   for each (sequence, key/value head, tile of queries):        a task
 //     for each block of 64 keys that one of the tile sees:
 //       S [M, 64] = Q Kᵀ;  rows: P = e^(s − max), sums; O scaled where the maximum moved;  O [M, d_v] += P V
-// M = queries × heads of the group, about 256: S, P and O stay in L2, K and V are packed once for the tile. P is
-// rounded to the type of A. Each score is one chain over d_k, each output one chain over the keys in order, so a row
+// M = queries × heads of the group, about 256: S, P and O stay in L2, K and V are packed once for the tile. P meets
+// bf16 values as two bf16 numbers, p and what rounding took from it: rounded alone it cost a tenth of the accuracy of
+// a model's logits. Each score is one chain over d_k, each output one chain over the keys in order, so a row
 // has the same bits in prefill, in any chunk of it and in decode. Speed: see bench/cpu_step.
 #include "backend/cpu/attention_gemm.h"
 
@@ -33,7 +34,7 @@ struct Forward {
   int64_t q_width = padded(d_k, 32), o_width = padded(d_v, 16);
 
   struct Scratch {
-    char *q, *p, *k, *v, *stage;
+    char *q, *p, *p_rest, *k, *v, *stage;
     float *s, *o, *max, *sum;
     KeyRange* seen;
     int64_t bytes;
@@ -44,6 +45,7 @@ struct Forward {
     Scratch w;
     w.q = c.take<char>(m * q_width * types.a_size);
     w.p = c.take<char>(m * kAttentionBlock * types.a_size);
+    w.p_rest = c.take<char>(types.a == DType::kBF16 ? m * kAttentionBlock * types.a_size : 0);
     w.k = c.take<char>(types.keys_bytes(d_k));
     w.v = c.take<char>(types.values_bytes(types.dtype, kAttentionBlock, d_v));
     w.stage = c.take<char>(kAttentionBlock * std::max(d_k, d_v) * types.b_size);
@@ -109,14 +111,19 @@ struct Forward {
       const int64_t first = std::max<int64_t>(seen.begin - base, 0), last = std::min(seen.end - base, keys);
       partial |= first > 0 || last < keys;
       rows_of.softmax({w.s + i * kAttentionBlock, first, last, args.scale, args.softcap, w.max + m0 + i, w.sum + m0 + i,
-                       w.p + i * kAttentionBlock * types.a_size, w.o + (m0 + i) * o_width, o_width},
+                       w.p + i * kAttentionBlock * types.a_size, w.p_rest + i * kAttentionBlock * types.a_size,
+                       w.o + (m0 + i) * o_width, o_width},
                       types.a == DType::kBF16);
     }
     const BlockRows v(types, args.v, key_block(args, args.v, sequence.index, kv_head, b), keys, d_v, w.stage);
     const int64_t b_stride = b_block_bytes(types.dtype, kAttentionBlock);
     const auto add = [&](int64_t i, int64_t rows) {
-      types.multiply(types.block, rows, o_width / 16, kAttentionBlock, w.p + i * kAttentionBlock * types.a_size,
-                     kAttentionBlock * types.a_size, w.v, b_stride, w.o + (m0 + i) * o_width, o_width, false);
+      const auto add_part = [&](const char* p) {
+        types.multiply(types.block, rows, o_width / 16, kAttentionBlock, p + i * kAttentionBlock * types.a_size,
+                       kAttentionBlock * types.a_size, w.v, b_stride, w.o + (m0 + i) * o_width, o_width, false);
+      };
+      add_part(w.p);
+      if (types.a == DType::kBF16) add_part(w.p_rest);
     };
     if (!partial || is_finite(v, keys)) {
       types.pack_values(types.dtype, v.data, v.stride, kAttentionBlock, d_v, w.v);

@@ -18,6 +18,7 @@ struct SoftmaxRow {
   float* max;        // running, -inf at first
   float* sum;        // running Σ e^(s − max)
   void* p;           // [64] out: e^(s − max), 0 where not seen; bf16 or f32
+  void* p_rest;      // [64] out, with bf16 alone: what rounding took from p, in bf16
   float* out;        // [n] running Σ p · v, rescaled when the maximum moves
   int64_t n;         // a multiple of 16
 };

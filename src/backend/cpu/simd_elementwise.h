@@ -187,7 +187,7 @@ template <class V>
 const char* SimdLevel<V>::decline(const ops::IndexArgs& a, const KernelContext&) {
   if (const char* why = decline_isa<V>()) return why;
   if (a.op != ops::kGatherRows && a.op != ops::kScatterRows) return "takes rows alone";
-  if (a.accumulate) return "does not add";
+  if (a.accumulate && !is_real(a.x.dtype)) return "adds bf16 and f32 alone";
   if (a.x.dtype != a.y.dtype) return "takes one type alone";
   return has_dense_rows(a.x) && has_dense_rows(a.y) ? nullptr : "rows must be dense";
 }
@@ -203,6 +203,22 @@ void SimdLevel<V>::run(const ops::IndexArgs& args, const KernelContext& kernel) 
     return row;
   };
   const size_t bytes = static_cast<size_t>(n * size);
+  if (args.accumulate)
+    return with_type(y.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const auto add = [&](int64_t to_row, int64_t from_row, int64_t first, int64_t width) {
+        T* to = row_of<T>(y, to_row) + first;
+        const T* from = row_of<T>(x, from_row) + first;
+        sweep<V>(width,
+                 [&](int64_t i, auto part) { put<V>(to + i, get<V>(to + i, part) + get<V>(from + i, part), part); });
+      };
+      if (gather) return for_rows(kernel, y.dim(0), n, [&](int64_t i) { add(i, at(i, x.dim(0)), 0, n); });
+      // columns are cut among threads: rows that meet are added in order
+      kernel.threads->parallel_for((n + 127) / 128, 1, [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * 128, width = std::min(end * 128, n) - first;
+        for (int64_t i = 0; i < x.dim(0); ++i) add(at(i, y.dim(0)), i, first, width);
+      });
+    });
   if (gather)
     return for_rows(kernel, y.dim(0), n, [&](int64_t i) {
       std::memcpy(y.as<char>() + i * y.stride(0) * size, x.as<char>() + at(i, x.dim(0)) * x.stride(0) * size, bytes);

@@ -35,6 +35,7 @@ void softmax_row(const SoftmaxRow& a) {
     const F e = V::between(V::exp(s[i] - shifts), a.begin - i * V::kWidth, a.end - i * V::kWidth, 0);
     sum += e;
     V::store(p + i * V::kWidth, e);
+    if constexpr (std::is_same_v<T, BF16>) V::store(static_cast<BF16*>(a.p_rest) + i * V::kWidth, e - V::round_bf16(e));
   }
   *a.sum = *a.sum * factor + V::sum(sum);
   *a.max = max;

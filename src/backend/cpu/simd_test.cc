@@ -134,12 +134,14 @@ TEST_F(Simd, Rows_by_index_and_appended_keys_are_the_plain_ones) {
     const Tensor y = ctx.empty({5, 2}, t), back = ctx.empty({2, 2}, t), two = ids_of({2, 0});
     fill(ctx, y, 1);
     fill(ctx, back, 1);
-    compared += compare_candidates(ctx, index_rows_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
-      return IndexArgs{x.view(), index.view(), o[0].view(), kScatterRows, false};
-    });
-    compared += compare_candidates(ctx, index_rows_cpu, {back}, 0, [&](const std::vector<Tensor>& o) {
-      return IndexArgs{x.view(), two.view(), o[0].view(), kGatherRows, false};
-    });
+    for (bool add : {false, true}) {
+      compared += compare_candidates(ctx, index_rows_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
+        return IndexArgs{x.view(), index.view(), o[0].view(), kScatterRows, add};
+      });
+      compared += compare_candidates(ctx, index_rows_cpu, {back}, 0, [&](const std::vector<Tensor>& o) {
+        return IndexArgs{x.view(), two.view(), o[0].view(), kGatherRows, add};
+      });
+    }
   }
   const Tensor k = draw({3, 2, 5}, DType::kBF16), v = draw({3, 2, 7}, DType::kBF16);
   const Tensor k_pages = draw({2, 2, 64, 5}, DType::kBF16), v_pages = draw({2, 2, 64, 7}, DType::kBF16);
