@@ -22,6 +22,10 @@ struct Pieces {
   }
 };
 
+template <class Body>
+void with_types(DType a, DType b, Body&& body) {
+  with_type(a, [&](auto x) { with_type(b, [&](auto y) { body(x, y); }); });
+}
 inline bool is_real(DType t) { return t == DType::kBF16 || t == DType::kF32; }
 inline bool has_dense_rows(const View& v) { return v.rank == 0 || v.dim(-1) <= 1 || v.stride(-1) == 1; }
 
@@ -187,8 +191,8 @@ template <class V>
 const char* SimdLevel<V>::decline(const ops::IndexArgs& a, const KernelContext&) {
   if (const char* why = decline_isa<V>()) return why;
   if (a.op != ops::kGatherRows && a.op != ops::kScatterRows) return "takes rows alone";
-  if (a.accumulate && !is_real(a.x.dtype)) return "adds bf16 and f32 alone";
-  if (a.x.dtype != a.y.dtype) return "takes one type alone";
+  if (a.accumulate && (!is_real(a.x.dtype) || !is_real(a.y.dtype))) return "adds bf16 and f32 alone";
+  if (!a.accumulate && a.x.dtype != a.y.dtype) return "copies one type alone";
   return has_dense_rows(a.x) && has_dense_rows(a.y) ? nullptr : "rows must be dense";
 }
 template <class V>
@@ -204,11 +208,12 @@ void SimdLevel<V>::run(const ops::IndexArgs& args, const KernelContext& kernel) 
   };
   const size_t bytes = static_cast<size_t>(n * size);
   if (args.accumulate)
-    return with_type(y.dtype, [&](auto zero) {
-      using T = decltype(zero);
+    return with_types(x.dtype, y.dtype, [&](auto x_zero, auto y_zero) {
+      using X = decltype(x_zero);
+      using Y = decltype(y_zero);
       const auto add = [&](int64_t to_row, int64_t from_row, int64_t first, int64_t width) {
-        T* to = row_of<T>(y, to_row) + first;
-        const T* from = row_of<T>(x, from_row) + first;
+        Y* to = row_of<Y>(y, to_row) + first;
+        const X* from = row_of<X>(x, from_row) + first;
         sweep<V>(width,
                  [&](int64_t i, auto part) { put<V>(to + i, get<V>(to + i, part) + get<V>(from + i, part), part); });
       };

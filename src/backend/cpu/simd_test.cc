@@ -143,6 +143,12 @@ TEST_F(Simd, Rows_by_index_and_appended_keys_are_the_plain_ones) {
       });
     }
   }
+  {  // bf16 rows into f32 sums, as gradients of gathered rows are
+    const Tensor x = draw({3, 200}, DType::kBF16), y = draw({5, 200}, DType::kF32), index = ids_of({4, 0, 4});
+    compared += compare_candidates(ctx, index_rows_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
+      return IndexArgs{x.view(), index.view(), o[0].view(), kScatterRows, true};
+    });
+  }
   const Tensor k = draw({3, 2, 5}, DType::kBF16), v = draw({3, 2, 7}, DType::kBF16);
   const Tensor k_pages = draw({2, 2, 64, 5}, DType::kBF16), v_pages = draw({2, 2, 64, 7}, DType::kBF16);
   const Tensor slots = tensor_of<int64_t>({63, -1, 64}, {3}, DType::kI64);

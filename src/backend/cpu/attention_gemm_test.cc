@@ -1,0 +1,153 @@
+// Attention and its gradient on every level of matrix kernels, emulated tiles included, against the plain kernels: odd
+// head sizes, ragged steps, windows and chunks, pages, sequences without queries; and the promise on bits.
+#include "backend/cpu/attention_gemm.h"
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/candidate_testing.h"
+#include "backend/cpu/gemm/amx_emulated.h"
+#include "backend/cpu/gemm/kernels.h"
+
+namespace pmetal::cpu {
+namespace {
+
+using namespace testing_support;
+using ops::AttentionArgs;
+using ops::AttentionBackwardArgs;
+
+// with workspace of its own
+template <class Args>
+void with_workspace(Context& ctx, const Args& args,
+                    int64_t (*bytes)(const GemmKernels&, const Args&, const KernelContext&),
+                    void (*run)(const GemmKernels&, const Args&, const KernelContext&), const GemmKernels& kernels) {
+  KernelContext kernel{&ctx.threads(), nullptr, 0, nullptr, 0};
+  kernel.workspace_bytes = bytes(kernels, args, kernel);
+  const Buffer workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+  kernel.workspace = workspace.data();
+  run(kernels, args, kernel);
+}
+
+std::vector<GemmKernels> levels() {
+  std::vector<GemmKernels> all;
+  for (Isa level : {Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx})
+    if (level <= isa()) all.push_back(kernels_for(level));
+  if (isa() >= Isa::kAvx2) all.push_back(amx_emulated_kernels(kernels_for(std::min(isa(), Isa::kAvx512))));
+  return all;
+}
+
+struct Problem {
+  Tensor q, k, v, out, lse, dout, dq, dk, dv, cu_q, cu_k, kv_len;
+  AttentionArgs forward;
+  AttentionBackwardArgs backward;
+};
+
+Tensor borders(const std::vector<int32_t>& lengths) {
+  std::vector<int32_t> cu{0};
+  for (int32_t n : lengths) cu.push_back(cu.back() + n);
+  return ids_of(cu);
+}
+
+Problem draw(PhiloxStream& rng, DType dtype) {
+  const auto below = [&](uint64_t n) { return static_cast<int64_t>(rng.below(n)); };
+  std::vector<int32_t> queries, keys;
+  for (int64_t s = 1 + below(3); s > 0; --s) {
+    queries.push_back(static_cast<int32_t>(below(5) == 0 ? 0 : 1 + below(200)));
+    keys.push_back(queries.back() + static_cast<int32_t>(below(2) ? below(100) : 0));
+  }
+  const int64_t sizes[] = {3, 16, 24, 64, 80};
+  const int64_t kv_heads = 1 + below(2), group = 1 + below(3), d_k = sizes[below(5)], d_v = sizes[below(5)];
+  Problem p;
+  p.cu_q = borders(queries), p.cu_k = borders(keys), p.kv_len = ids_of(keys);
+  const int64_t m = p.cu_q.data<int32_t>()[queries.size()], n = p.cu_k.data<int32_t>()[keys.size()];
+  p.q = random_tensor(rng, {m, kv_heads * group, d_k}, dtype), p.dq = converted(p.q, dtype);
+  p.k = random_tensor(rng, {n, kv_heads, d_k}, dtype), p.dk = converted(p.k, dtype);
+  p.v = random_tensor(rng, {n, kv_heads, d_v}, dtype), p.dv = converted(p.v, dtype);
+  p.out = random_tensor(rng, {m, kv_heads * group, d_v}, dtype), p.dout = random_tensor(rng, p.out.shape(), dtype);
+  p.lse = random_tensor(rng, {m, kv_heads * group});
+  AttentionArgs& f = p.forward;
+  f.q = p.q.view(), f.k = p.k.view(), f.v = p.v.view(), f.out = p.out.view(), f.lse = p.lse.view();
+  f.cu_q = p.cu_q.view(), f.cu_k = p.cu_k.view(), f.kv_len = p.kv_len.view();
+  f.scale = 1 / std::sqrt(static_cast<float>(d_k));
+  f.softcap = below(3) == 0 ? 4.f : 0.f;
+  if (below(4) == 0) f.mask.kind = ops::MaskKind::kBidirectional;
+  if (below(3) == 0) f.mask.window = 1 + below(90);
+  if (below(3) == 0) f.mask.chunk = 1 + below(90);
+  p.backward.forward = f;
+  p.backward.dout = p.dout.view(), p.backward.dq = p.dq.view(), p.backward.dk = p.dk.view(),
+  p.backward.dv = p.dv.view();
+  return p;
+}
+
+void run_plain(Context& ctx, const Problem& p) {
+  run_candidate(ctx, ops::attention_cpu.candidates.back(), p.forward);
+  run_candidate(ctx, ops::attention_backward_cpu.candidates.back(), p.backward);
+}
+
+// rounding of values of about 1
+double worst(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = values_of(a), y = values_of(b);
+  double error = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    if (x[i] != y[i]) error = std::max(error, std::abs(x[i] - y[i]) / (1 + std::abs(y[i])));
+  return error;
+}
+
+TEST(Attention_gemm, Every_level_equals_the_plain_kernels) {
+  Context ctx = make_context(2);
+  for (int seed = 0; seed < 24; ++seed) {
+    SCOPED_TRACE(seed);
+    PhiloxStream rng(static_cast<uint64_t>(seed), RngPurpose::kInit);
+    const DType dtype = seed % 2 ? DType::kBF16 : DType::kF32;
+    Problem p = draw(rng, dtype);
+    run_plain(ctx, p);
+    std::vector<Tensor> expected;
+    for (const Tensor* t : {&p.out, &p.lse, &p.dq, &p.dk, &p.dv}) expected.push_back(converted(*t, t->dtype()));
+    for (const GemmKernels& level : levels()) {
+      SCOPED_TRACE(level.name);
+      with_workspace(ctx, p.forward, attention_with_workspace, attention_with, level);
+      EXPECT_LT(worst(p.out, expected[0]), dtype == DType::kBF16 ? 1e-2 : 1e-5);
+      EXPECT_LT(worst(p.lse, expected[1]), 1e-4);
+      // the gradient from the plain results, so that differences do not add up
+      ops::copy(ctx, expected[0], p.out);
+      ops::copy(ctx, expected[1], p.lse);
+      with_workspace(ctx, p.backward, attention_backward_with_workspace, attention_backward_with, level);
+      const double limit = dtype == DType::kBF16 ? 4e-2 : 1e-4;  // p and ds are rounded to bf16 here
+      EXPECT_LT(worst(p.dq, expected[2]), limit);
+      EXPECT_LT(worst(p.dk, expected[3]), limit);
+      EXPECT_LT(worst(p.dv, expected[4]), limit);
+    }
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+// The last rows of a sequence alone, as decode and chunked prefill have them, and other numbers of threads
+TEST(Attention_gemm, Bits_do_not_depend_on_cutting_or_threads) {
+  Context two = make_context(2), one = make_context(1);
+  PhiloxStream rng(5, RngPurpose::kInit);
+  for (DType dtype : {DType::kF32, DType::kBF16})
+    for (const GemmKernels& level : levels()) {
+      SCOPED_TRACE(level.name);
+      const int64_t n = 150, heads = 4, d = 40;
+      const Tensor q = random_tensor(rng, {n, heads, d}, dtype), k = random_tensor(rng, {n, 2, d}, dtype);
+      const Tensor v = random_tensor(rng, {n, 2, d}, dtype), out = converted(q, dtype), part = converted(q, dtype);
+      const Tensor all = ids_of({0, static_cast<int32_t>(n)}), length = ids_of({static_cast<int32_t>(n)});
+      AttentionArgs args;
+      args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = out.view();
+      args.cu_q = args.cu_k = all.view(), args.kv_len = length.view();
+      args.scale = 0.2f;
+      with_workspace(two, args, attention_with_workspace, attention_with, level);
+      for (int64_t first : {0, 63, 100, 149}) {
+        const Tensor rest = q.narrowed(0, first, n - first), to = part.narrowed(0, first, n - first);
+        const Tensor cu = ids_of({0, static_cast<int32_t>(n - first)});
+        args.q = rest.view(), args.out = to.view(), args.cu_q = cu.view();
+        with_workspace(one, args, attention_with_workspace, attention_with, level);
+        EXPECT_TRUE(same_bits(converted(to, dtype), converted(out.narrowed(0, first, n - first), dtype))) << first;
+      }
+    }
+}
+
+}  // namespace
+}  // namespace pmetal::cpu
