@@ -69,7 +69,8 @@ TEST(Eval, Greedy_continuations_of_the_trained_models_are_the_stored_ones) {
     const auto model = models::build(checkpoint->config(), checkpoint->source());
     models::load_weights(ctx, *model, *checkpoint, {.dtype = DType::kF32});
     const TextSession text = open_text(folder, model->info());
-    for (const auto& g : formats::read_json(folder / "evaluation.json")["greedy"]) {
+    const nlohmann::ordered_json evaluation = formats::read_json(folder / "evaluation.json");
+    for (const auto& g : evaluation["greedy"]) {
       const std::string prompt = g["prompt"];
       const std::vector<int32_t> ids = text.tokenizer->encode_ids(prompt);
       EXPECT_EQ(ids, g["prompt_ids"].get<std::vector<int32_t>>());

@@ -72,7 +72,7 @@ struct Forward {
     bool nan = false;
     for (int64_t j = seen.begin; j < seen.end; ++j) {
       top = s[j] > top ? s[j] : top;
-      nan |= s[j] != s[j];
+      nan |= std::isnan(s[j]);
     }
     if (nan) top = std::numeric_limits<A>::quiet_NaN();
     const A shift = top == -std::numeric_limits<A>::infinity() ? A{0} : top, factor = exp_of(max - shift);
