@@ -3,7 +3,8 @@
 
 usage: decoder.py PMETAL SCRATCH [CASES [SEED]]
 Compares `pmetal probe` in f32: logits and hidden states within 1e-4 of the largest entry, the loss within 1e-5, three
-gradients with central differences along a random direction, and the greedy continuation. PMETAL_TEST_DEVICE names
+gradients with central differences along a random direction, logits with a random PEFT adapter beside the weights and
+fused into them, and the greedy continuation. PMETAL_TEST_DEVICE names
 another device than the CPU. Prints what differs and exits with 1.
 """
 
@@ -229,6 +230,70 @@ def forward(c, w, ids, positions, length):
     return norm(x, w["model.norm.weight"], eps) @ head.T, hidden
 
 
+def draw_adapter(rng, draw, c, w, folder):
+    """writes a PEFT adapter; returns the weights with it merged in"""
+    names = rng.sample(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], rng.randrange(1, 8))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "bias": "none",
+        "r": rng.choice([1, 4, 7, 16]),
+        "lora_alpha": rng.choice([1, 8, 12.5, 32]),
+        "lora_dropout": rng.choice([0.0, 0.1]),
+        "target_modules": names,
+        "use_rslora": rng.random() < 0.4,
+        "use_dora": rng.random() < 0.4,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+    if rng.random() < 0.4:
+        config["rank_pattern"] = {names[0]: 3, "layers.0.self_attn.v_proj": 5}
+    if rng.random() < 0.4:
+        config["alpha_pattern"] = {names[-1]: 6}
+    if rng.random() < 0.3:
+        config["layers_to_transform"] = [rng.randrange(c["num_hidden_layers"])]
+    if rng.random() < 0.3:
+        config["exclude_modules"] = [f"model.layers.0.{'self_attn' if names[0][0] in 'qkvo' else 'mlp'}.{names[0]}"]
+
+    def chosen(pattern, module, default):
+        for key, value in pattern.items():
+            if module == key or module.endswith("." + key):
+                return value
+        return default
+
+    tensors, merged = {}, dict(w)
+    for key in w:
+        module = key[: -len(".weight")]
+        name, parts = module.rsplit(".", 1)[-1], module.split(".")
+        if not key.endswith(".weight") or name not in names:
+            continue
+        if "layers_to_transform" in config and int(parts[2]) not in config["layers_to_transform"]:
+            continue
+        if module in config.get("exclude_modules", []):
+            continue
+        r = chosen(config["rank_pattern"], module, config["r"])
+        alpha = chosen(config["alpha_pattern"], module, config["lora_alpha"])
+        rows, columns = w[key].shape
+        a = (0.3 * draw.standard_normal((r, columns))).astype("float32")
+        b = (0.3 * draw.standard_normal((rows, r))).astype("float32")
+        at = f"base_model.model.{module}."
+        tensors[at + "lora_A.weight"], tensors[at + "lora_B.weight"] = a, b
+        scale = alpha / (math.sqrt(r) if config["use_rslora"] else r)
+        merged[key] = w[key] + scale * b.astype("float64") @ a.astype("float64")
+        if config["use_dora"]:
+            m = draw.uniform(0.5, 2, rows).astype("float32")
+            tensors[at + "lora_magnitude_vector"] = m
+            merged[key] = merged[key] * (m / np.linalg.norm(merged[key], axis=1))[:, None]
+    if not tensors:
+        return None
+    os.makedirs(folder)
+    with open(f"{folder}/adapter_config.json", "w") as f:
+        json.dump(config, f)
+    write_safetensors(f"{folder}/adapter_model.safetensors", tensors)
+    return config, merged
+
+
 def loss_of(c, w, rows, length):
     total, count = 0.0, 0
     for ids, positions in rows:
@@ -316,6 +381,17 @@ def case(pmetal, folder, number, rng):
         size = np.linalg.norm(out["grad." + name].astype("float64"))
         if abs(got - slope) > 1e-4 * size + 1e-7:
             bad.append(f"gradient of {name}: {got} along a direction where the loss has slope {slope}")
+
+    # a PEFT adapter beside the weights, and merged into them
+    adapted = draw_adapter(rng, draw, c, w, f"{folder}/adapter")
+    if adapted:
+        run("fuse", "--model", f"{folder}/model", "--lora", f"{folder}/adapter", "--output", f"{folder}/fused")
+        wants = [forward(c, adapted[1], row, positions, columns)[0] for row, positions in rows]
+        for kind, more in (("adapter", ["--model", f"{folder}/model", "--adapter", f"{folder}/adapter"]), ("fused", ["--model", f"{folder}/fused"])):
+            run("probe", *more, "--inputs", f"{folder}/in.safetensors", "--dtype", "f32", "--device", DEVICE, "--output", f"{folder}/out.safetensors")
+            out = read_safetensors(f"{folder}/out.safetensors")
+            for b in range(2):
+                near(f"{kind} {json.dumps(adapted[0])}, row {b}: logits", out["logits"][b][mask[b] == 1], wants[b], 1e-4)
 
     # greedy: the argmax at each step, as long as it is clear. Remembered keys keep the frequencies of their time, so
     # scalings that follow the length are not a function of the sequence alone.
