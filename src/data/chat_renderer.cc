@@ -64,4 +64,15 @@ RenderChat make_chat_renderer(std::shared_ptr<const chat::ChatTemplate> chat_tem
   };
 }
 
+RenderChat make_prompt_renderer(std::shared_ptr<const chat::ChatTemplate> chat_template) {
+  return [chat_template](const std::string& messages_json, const std::string& tools_json) {
+    chat::ChatOptions options;
+    options.add_generation_prompt = true;
+    if (!tools_json.empty()) options.tools = jinja::parse_json(tools_json);
+    RenderedChat out;
+    out.text = chat_template->render(jinja::parse_json(messages_json), options).text;
+    return out;
+  };
+}
+
 }  // namespace pmetal::data

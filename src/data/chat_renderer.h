@@ -13,5 +13,7 @@ namespace pmetal::data {
 // object of further template variables (enable_thinking, ...), or empty. Thread-safe.
 RenderChat make_chat_renderer(std::shared_ptr<const text::chat::ChatTemplate> chat, TrainOn train_on = TrainOn::kAll,
                               const std::string& extra_json = {});
+// Conversations as prompts: the text ends with the words that open the assistant's next turn, and no turn is marked.
+RenderChat make_prompt_renderer(std::shared_ptr<const text::chat::ChatTemplate> chat);
 
 }  // namespace pmetal::data

@@ -40,4 +40,17 @@ std::string git_sha1_of_file(const fs::path& path) {
   return digest_of(EVP_sha1(), prefix, path);
 }
 
+std::string base64(std::string_view bytes) {
+  constexpr size_t kStep = 3 << 20;  // EVP_EncodeBlock takes an int; whole groups of three
+  std::string text;
+  for (size_t at = 0; at < bytes.size(); at += kStep) {
+    const std::string_view part = bytes.substr(at, kStep);
+    std::string out(4 * ((part.size() + 2) / 3) + 1, '\0');
+    const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                  reinterpret_cast<const unsigned char*>(part.data()), static_cast<int>(part.size()));
+    text.append(out, 0, static_cast<size_t>(n));
+  }
+  return text;
+}
+
 }  // namespace pmetal::hub

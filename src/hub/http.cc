@@ -1,6 +1,7 @@
 #include "hub/http.h"
 
 #include <curl/curl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -63,6 +64,8 @@ struct Transfer {
   size_t header_bytes = 0;
   bool begun = false, ended_by_sink = false, too_long = false;
   std::exception_ptr thrown = nullptr;  // by the sink; C code lies between
+  const FileBody* file = nullptr;
+  int64_t file_sent = 0;
 };
 
 size_t on_header(char* data, size_t, size_t n, void* user) {
@@ -110,6 +113,20 @@ size_t on_body(char* data, size_t, size_t n, void* user) {
   return n;
 }
 
+size_t on_read(char* out, size_t, size_t n, void* user) {
+  Transfer& t = *static_cast<Transfer*>(user);
+  const auto wanted = static_cast<size_t>(std::min<int64_t>(static_cast<int64_t>(n), t.file->bytes - t.file_sent));
+  const ssize_t got = wanted == 0 ? 0 : ::pread(t.file->fd, out, wanted, t.file->begin + t.file_sent);
+  if (got < 0 || (got == 0 && wanted > 0)) {
+    t.thrown = std::make_exception_ptr(
+        Error(ErrorCode::kIo, "a file could not be read to its end while it was sent; was it changed?"));
+    return CURL_READFUNC_ABORT;
+  }
+  t.file_sent += got;
+  if (t.file->sent) *t.file->sent += got;
+  return static_cast<size_t>(got);
+}
+
 int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   return static_cast<Transfer*>(user)->stop->load(std::memory_order_relaxed) ? 1 : 0;
 }
@@ -137,6 +154,8 @@ struct HttpClient::Impl {
     const bool is_ours = same_origin(url, settings.endpoint);
     if (is_ours && !settings.token.empty()) add("Authorization: Bearer " + settings.token);
     if (!request.range.empty()) add("Range: bytes=" + request.range);
+    for (const std::string& line : request.headers) add(line);
+    if (request.has_body()) add("Expect:");  // no waiting for leave to send
 
     curl_easy_reset(curl);  // keeps connections
     curl_easy_setopt(curl, CURLOPT_URL, url.c_str());
@@ -146,6 +165,18 @@ struct HttpClient::Impl {
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "pmetal");
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
     curl_easy_setopt(curl, CURLOPT_NOBODY, request.method == "HEAD" ? 1L : 0L);
+    if (request.file.fd >= 0) {
+      transfer.file = &request.file;
+      curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+      curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.file.bytes));
+      curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_read);
+      curl_easy_setopt(curl, CURLOPT_READDATA, &transfer);
+      curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 512L * 1024);
+    } else if (request.has_body()) {
+      curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.data());
+    }
+    if (request.has_body()) curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, static_cast<long>(kConnectTimeoutS));
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings.stall_timeout_s));
@@ -159,6 +190,8 @@ struct HttpClient::Impl {
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
     response = HttpResponse{.from_endpoint = is_ours, .linked = std::move(response.linked)};
     const CURLcode code = curl_easy_perform(curl);
+    if (transfer.file && transfer.file->sent && (code != CURLE_OK || response.status / 100 != 2))
+      *transfer.file->sent -= transfer.file_sent;
     if (stop) fail(ErrorCode::kCancelled, "stopped on request");
     if (transfer.thrown) std::rethrow_exception(transfer.thrown);
     if (transfer.too_long)
@@ -196,6 +229,14 @@ HttpResponse HttpClient::send(const HttpRequest& request, const BodySink* sink) 
       return response;
     if (!target.starts_with("https://") && !(target.starts_with("http://") && url.starts_with("http://")))
       fail(ErrorCode::kIo, "{}: redirects to {}, which is not https", without_query(url), without_query(target));
+    if (request.has_body()) {  // 301 to 303 would turn it into a GET
+      if (response.status != 307 && response.status != 308)
+        fail(ErrorCode::kIo, "{}: answers {} with a redirect of status {}, which drops what was sent",
+             without_query(url), request.method, response.status);
+      if (same_origin(url, impl_->settings.endpoint) && !same_origin(target, url))
+        fail(ErrorCode::kIo, "{}: redirects to {}; nothing is posted to another server", without_query(url),
+             without_query(target));
+    }
     url = target;
   }
   fail(ErrorCode::kIo, "{}: more than {} redirects", without_query(request.url), kMaxRedirects);
@@ -212,8 +253,9 @@ HttpResponse HttpClient::send_patiently(const HttpRequest& request) {
       problem = e.message;
     }
     if (attempt >= impl_->settings.attempts)
-      fail(ErrorCode::kIo, "{} ({} attempts); check the network, or set HF_HUB_OFFLINE=1 to use only what is cached",
-           problem, attempt);
+      fail(ErrorCode::kIo, "{} ({} attempts); check the network{}", problem, attempt,
+           request.has_body() ? ", then start again: what has arrived is not sent twice"
+                              : ", or set HF_HUB_OFFLINE=1 to use only what is cached");
     pause(attempt, retry_after);
   }
 }

@@ -1,5 +1,6 @@
 // One HTTP connection at a time over libcurl, with what the hub needs: redirects followed by our own hand, so that the
-// access token goes to the endpoint's scheme, host and port and to nobody else; repeated attempts with growing pauses
+// access token goes to the endpoint's scheme, host and port and to nobody else, and what is posted to the endpoint
+// stays there too; repeated attempts with growing pauses
 // when the server is busy (429, 5xx) or the line is cut; a stop flag that ends transfers under way.
 #pragma once
 
@@ -15,11 +16,22 @@
 
 namespace pmetal::hub {
 
+// A stretch of an open file as the body of a PUT.
+struct FileBody {
+  int fd = -1;  // borrowed; -1: no file
+  int64_t begin = 0, bytes = 0;
+  std::atomic<int64_t>* sent = nullptr;  // grows as bytes leave; taken back when the transfer is no success
+};
+
 struct HttpRequest {
-  std::string method = "GET";  // GET, HEAD
+  std::string method = "GET";  // GET, HEAD, POST, PUT
   std::string url;
-  std::string range = {};               // "0-99", sent as `Range: bytes=0-99`
-  std::vector<std::string> until = {};  // HEAD: a redirect whose headers have all of these is the answer
+  std::string range = {};                 // "0-99", sent as `Range: bytes=0-99`
+  std::vector<std::string> until = {};    // HEAD: a redirect whose headers have all of these is the answer
+  std::vector<std::string> headers = {};  // further ones, "Name: value"
+  std::string body = {};                  // POST, PUT
+  FileBody file = {};                     // PUT, instead of `body`
+  bool has_body() const { return method == "POST" || method == "PUT"; }
 };
 
 struct HttpResponse {

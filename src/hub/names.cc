@@ -78,6 +78,10 @@ std::string resolve_path(const RepoId& repo) {
   return (repo.kind == RepoKind::kModel ? "/" : "/datasets/") + escape_path(repo.name) + "/resolve";
 }
 
+std::string git_path(const RepoId& repo) {
+  return (repo.kind == RepoKind::kModel ? "/" : "/datasets/") + escape_path(repo.name) + ".git";
+}
+
 std::string cache_folder(const RepoId& repo) {
   std::string folder = repo.kind == RepoKind::kModel ? "models--" : "datasets--";
   for (const char c : repo.name) folder += c == '/' ? "--" : std::string(1, c);

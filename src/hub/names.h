@@ -28,6 +28,7 @@ void check_repo(const RepoId& repo);
 
 std::string api_path(const RepoId& repo);         // "/api/models/org/name"
 std::string resolve_path(const RepoId& repo);     // "/org/name/resolve", "/datasets/org/name/resolve"
+std::string git_path(const RepoId& repo);         // "/org/name.git", "/datasets/org/name.git"
 std::string cache_folder(const RepoId& repo);     // "models--org--name"
 std::string escape_path(std::string_view path);   // percent-encoded, slashes kept
 std::string escape_value(std::string_view text);  // percent-encoded, slashes too

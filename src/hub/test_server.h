@@ -16,6 +16,7 @@ namespace pmetal::hub {
 struct ServerRequest {
   std::string method, path;                    // path with its query
   std::map<std::string, std::string> headers;  // names in lower case
+  std::string body = {};
   std::string header(const std::string& name) const {
     const auto found = headers.find(name);
     return found == headers.end() ? "" : found->second;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include <gtest/gtest.h>
 
@@ -105,8 +106,16 @@ void TestServer::serve(int fd) {
       text.append(buffer, static_cast<size_t>(n));
       continue;
     }
-    const ServerRequest request = parse_request(text.substr(0, end + 4));
-    text.erase(0, end + 4);
+    ServerRequest request = parse_request(text.substr(0, end + 4));
+    const auto n_body = static_cast<size_t>(std::atoll(request.header("content-length").c_str()));
+    if (text.size() < end + 4 + n_body) {
+      const ssize_t n = ::recv(fd, buffer, sizeof buffer, 0);
+      if (n <= 0) break;
+      text.append(buffer, static_cast<size_t>(n));
+      continue;
+    }
+    request.body = text.substr(end + 4, n_body);
+    text.erase(0, end + 4 + n_body);
     {
       const std::scoped_lock lock(mutex_);
       requests_.push_back(request);

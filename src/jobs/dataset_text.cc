@@ -51,18 +51,24 @@ BuilderOfModel builder_for(const std::optional<std::string>& model, data::TrainO
   return make_example_builder(open_text(*model, any), {.train_on = train_on, .max_length = max_length});
 }
 
-data::RenderChat renderer_for(const std::string& name, const std::optional<std::string>& model) {
+data::RenderChat renderer_for(const std::string& name, const std::optional<std::string>& model,
+                              bool add_generation_prompt) {
+  const auto render_with = [&](text::chat::ChatTemplate chat) {
+    return add_generation_prompt ? data::make_prompt_renderer(share(std::move(chat)))
+                                 : data::make_chat_renderer(share(std::move(chat)));
+  };
   if (name == "raw") return render_raw;
   if (name == "auto") {
     if (!model) fail(ErrorCode::kUsage, "--template auto takes the template of --model; name one");
-    return data::make_chat_renderer(share(text::chat::ChatTemplate::from_model_dir(*model)));
+    return render_with(text::chat::ChatTemplate::from_model_dir(*model));
   }
-  if (!text::chat::find_family(name)) {
+  const std::string family = name == "phi" ? "phi3" : name;  // the surface's word for it
+  if (!text::chat::find_family(family)) {
     std::string known;
     for (const text::chat::Family* f : text::chat::all_families()) known += std::string(f->name) + ", ";
     fail(ErrorCode::kUsage, "--template \"{}\" is not known; known: {}raw, auto", name, known);
   }
-  return data::make_chat_renderer(share(text::chat::ChatTemplate::built_in(name)));
+  return render_with(text::chat::ChatTemplate::built_in(family));
 }
 
 Json problems_json(const std::vector<data::RowProblem>& problems) {

@@ -18,8 +18,10 @@ data::TrainOn to_data(TrainOn train_on);
 // null where no model was named
 using BuilderOfModel = std::shared_ptr<data::ExampleBuilder>;
 BuilderOfModel builder_for(const std::optional<std::string>& model, data::TrainOn train_on, int64_t max_length);
-// "auto": the model's own template; "raw": contents joined by line ends; else a built-in family
-data::RenderChat renderer_for(const std::string& name, const std::optional<std::string>& model);
+// "auto": the model's own template; "raw": contents joined by line ends; else a built-in family. With
+// `add_generation_prompt` the text ends by opening a turn of the assistant, and no turn is marked.
+data::RenderChat renderer_for(const std::string& name, const std::optional<std::string>& model,
+                              bool add_generation_prompt = false);
 
 Json problems_json(const std::vector<data::RowProblem>& problems);
 void print_table(const JobContext& context, const Json& object);       // one "key  value" line per member

@@ -33,8 +33,12 @@ std::string local_dataset(const JobContext& job, const std::string& name) {
 }
 
 hub::OnProgress download_progress(const JobContext& job, const std::string& name) {
+  return transfer_progress(job, "downloading " + name);
+}
+
+hub::OnProgress transfer_progress(const JobContext& job, const std::string& label) {
   constexpr int64_t kStep = 1000;  // an event for each thousandth
-  return [&job, label = "downloading " + name, last = std::make_shared<int64_t>(-1)](const hub::Progress& p) {
+  return [&job, label, last = std::make_shared<int64_t>(-1)](const hub::Progress& p) {
     const int64_t part = p.bytes > 0 ? static_cast<int64_t>(static_cast<double>(p.bytes_done) /
                                                             static_cast<double>(p.bytes) * static_cast<double>(kStep))
                                      : -1;

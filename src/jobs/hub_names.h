@@ -18,6 +18,7 @@ std::string local_dataset(const JobContext& job, const std::string& name);
 
 // shows a download as progress events and stops it when the job is cancelled
 hub::OnProgress download_progress(const JobContext& job, const std::string& name);
+hub::OnProgress transfer_progress(const JobContext& job, const std::string& label);  // likewise for what `label` says
 // logs what was fetched, and warns of files that could not be checked
 void report_download(const JobContext& job, const std::string& name, const hub::Snapshot& snapshot);
 

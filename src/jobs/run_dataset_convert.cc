@@ -15,6 +15,7 @@ void run_dataset_convert(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetConvertOptions>();
   data::ConvertOptions c{.input = local_dataset(context, o.input),
                          .output = o.output,
+                         .split = "train",
                          .format = data::FileFormat::kJsonl,
                          .layout = data::Layout::kKeep,
                          .renamed = data::parse_renames(o.columns),

@@ -13,7 +13,12 @@ namespace pmetal::jobs {
 
 void run_dataset_preview(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetPreviewOptions>();
-  const BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), to_data(o.train_on), o.max_seq_len);
+  BuilderOfModel builder = builder_for(local_tokenizer(context, o.model), to_data(o.train_on), o.max_seq_len);
+  if (!builder) {
+    context.log(LogLevel::kInfo, "without --model, chats are shown as ChatML and no token borders");
+    builder = std::make_shared<data::ExampleBuilder>(data::Encoder{}, renderer_for("chatml", std::nullopt),
+                                                     data::ExampleOptions{.train_on = to_data(o.train_on)});
+  }
   const auto rows = data::preview({.path = local_dataset(context, o.path),
                                    .split = o.split,
                                    .columns = {},

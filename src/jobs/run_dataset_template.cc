@@ -13,13 +13,14 @@ namespace pmetal::jobs {
 
 void run_dataset_template(const JobOptions& options, JobContext& context) {
   const auto& o = options.as<DatasetTemplateOptions>();
-  report_counts(context,
-                data::apply_template({.input = local_dataset(context, o.input),
-                                      .output = o.output,
-                                      .columns = {},
-                                      .render = renderer_for(o.template_name, local_tokenizer(context, o.model)),
-                                      .system = o.system,
-                                      .mask_prompt = o.mask_prompt}));
+  report_counts(
+      context, data::apply_template(
+                   {.input = local_dataset(context, o.input),
+                    .output = o.output,
+                    .columns = {},
+                    .render = renderer_for(o.template_name, local_tokenizer(context, o.model), o.add_generation_prompt),
+                    .system = o.system,
+                    .mask_prompt = o.mask_prompt}));
 }
 
 }  // namespace pmetal::jobs

@@ -109,7 +109,7 @@ std::vector<std::pair<std::string, std::string>> parse_renames(const std::string
 
 FileCounts convert(const ConvertOptions& options) {
   FileCounts counts;
-  const auto source = open_source(options.input);
+  const auto source = open_source(options.input, options.split);
   auto writer = RowWriter::open(options.output, options.format);
   RecordParser parser;
   std::vector<std::string> held;  // shuffling needs all rows

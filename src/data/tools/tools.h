@@ -88,6 +88,7 @@ std::vector<PreviewRow> preview(const AnalyzeOptions& options, int64_t n);
 enum class Layout : uint8_t { kKeep, kShareGpt, kAlpaca };  // --format share-gpt, alpaca change the records as well
 struct ConvertOptions {
   fs::path input, output;
+  std::string split = "train";
   FileFormat format = FileFormat::kJsonl;
   Layout layout = Layout::kKeep;
   std::vector<std::pair<std::string, std::string>> renamed;  // (new, old)

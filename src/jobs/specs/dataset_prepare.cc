@@ -10,7 +10,7 @@ using enum FieldKind;
 
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(input), .kind = kDataset, .short_flag = 'i', .group = "Data", .help = kDatasetHelp,
-     .value_name = "PATH", .required = true},
+     .value_name = "PATH", .required = true, .is_positional = true},
     {PMETAL_FIELD(output_dir), .kind = kPath, .flag = "--output-dir", .short_flag = 'o', .aliases = "--output",
      .group = "Output", .help = "folder for train.jsonl, validation.jsonl, test.jsonl", .value_name = "DIR",
      .required = true, .is_output = true},
@@ -33,7 +33,7 @@ constexpr FieldDescriptor kFields[] = {
 extern const JobSpec spec_dataset_prepare = {
     .name = "dataset prepare",
     .summary = "convert, clean, render and split in one go",
-    .examples = "dataset prepare --input raw.jsonl --output-dir ready --model ./Qwen3-0.6B",
+    .examples = "dataset prepare raw.jsonl --output-dir ready --model ./Qwen3-0.6B",
     .fields = kFields,
     .options = options_type<DatasetPrepareOptions>(),
     .has_json = true,

@@ -20,6 +20,8 @@ constexpr FieldDescriptor kFields[] = {
      .value_name = "TEXT"},
     {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Text",
      .help = "model folder whose tokenizer and chat template are used", .value_name = "DIR"},
+    {PMETAL_FIELD(add_generation_prompt), .kind = kToggle, .group = "Text",
+     .help = "end with the words that open the assistant's turn"},
     {PMETAL_FIELD(mask_prompt), .kind = kToggle, .group = "Text",
      .help = "write {prompt, completion} around the last answer"},
 };
@@ -28,6 +30,10 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   const auto& o = job.as<DatasetTemplateOptions>();
   if (o.template_name == "auto" && !o.model)
     issues.push_back({"model", "is required: --template auto takes the model's own"});
+  if (o.add_generation_prompt && o.template_name == "raw")
+    issues.push_back({"add_generation_prompt", "has no meaning with --template raw, which writes no words of its own"});
+  if (o.add_generation_prompt && o.mask_prompt)
+    issues.push_back({"add_generation_prompt", "has no meaning with --mask-prompt, whose prompts end with it anyway"});
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ struct DatasetTemplateOptions {
   std::string template_name = "auto";
   std::string system;
   std::optional<std::string> model;
+  bool add_generation_prompt = false;
   bool mask_prompt = false;
 };
 
