@@ -1,4 +1,5 @@
-// tokenizer_lines TOKENIZER: reads one JSON object {"text"} a line, writes {"ids", "offsets", "decode", "decode_skip"}.
+// tokenizer_lines TOKENIZER: reads one JSON object {"text", "pair"?, "special"?} a line, writes {"ids", "type_ids",
+// "mask", "special", "offsets", "decode", "decode_skip"}, or {"error"} where a text cannot be encoded.
 // The other half of tools/oracle/tokenizers/compare.mjs.
 #include <fmt/format.h>
 
@@ -21,8 +22,18 @@ int main(int argc, char** argv) {
     options.with_offsets = true;
     std::ios::sync_with_stdio(false);
     for (std::string line; std::getline(std::cin, line);) {
-      const auto text = json::parse(line)["text"].get<std::string>();
-      const auto e = tokenizer->encode(text, options);
+      const json question = json::parse(line);
+      const auto text = question["text"].get<std::string>(), pair = question.value("pair", "");
+      options.pair.reset();
+      if (question.contains("pair")) options.pair = pair;
+      options.add_special_tokens = question.value("special", true);
+      pmetal::text::Encoding e;
+      try {
+        e = tokenizer->encode(text, options);
+      } catch (const pmetal::Error& error) {
+        std::cout << json{{"error", error.what()}}.dump() << '\n';
+        continue;
+      }
       json offsets = json::array();
       for (const auto& o : e.offsets) offsets.push_back({o.begin, o.end});
       std::string streamed;
@@ -36,6 +47,9 @@ int main(int argc, char** argv) {
         pmetal::fail(pmetal::ErrorCode::kInvalidInput, "ids differ without offsets for {}", line);
       options.with_offsets = true;
       std::cout << json{{"ids", e.ids},
+                        {"type_ids", e.type_ids},
+                        {"mask", e.attention_mask},
+                        {"special", e.special_mask},
                         {"offsets", offsets},
                         {"decode", decoded},
                         {"decode_skip", tokenizer->decode(e.ids, true)}}

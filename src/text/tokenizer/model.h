@@ -36,6 +36,8 @@ class Model {
   virtual int32_t id_limit() const = 0;    // largest id + 1
   virtual bool has_id(int32_t id) const = 0;
   virtual std::string_view id_to_token(int32_t id) const = 0;  // has_id(id)
+  // -1, or the id whose tokens are called by the text they were cut from, not by id_to_token()
+  virtual int32_t id_named_by_text() const { return -1; }
 };
 
 }  // namespace pmetal::text

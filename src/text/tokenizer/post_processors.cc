@@ -102,6 +102,7 @@ void surround(Part& part, int32_t before, int32_t behind, int32_t type_id, bool 
   const auto apply = [&](Part& p) {
     Part out;
     if (before >= 0) out = special_part({before}, type_id, p);
+    p.e.special_mask.assign(p.size(), 0);  // only what is added here counts, as in the reference
     extend_fields(out, p);
     if (behind >= 0) extend_fields(out, special_part({behind}, type_id, p));
     if (all_type_ids) out.e.type_ids.assign(out.size(), type_id);

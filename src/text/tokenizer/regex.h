@@ -1,5 +1,5 @@
-// Regular expressions of tokenizer files. They are written for Oniguruma; its meaning of \s \d \w \h, of script names,
-// of class intersection and of (?m) is translated, then PCRE2 compiles them to machine code. Matching is bounded: a
+// Regular expressions of tokenizer files. They are written for Oniguruma (regex_syntax.cc turns its dialect into
+// PCRE2's), then PCRE2 compiles them to machine code. Matching is bounded: a
 // pattern that backtracks without end is an error, not a hang.
 #pragma once
 
@@ -30,7 +30,7 @@ class Regex {
   std::unique_ptr<Code> code_;
 };
 
-// The same expression in PCRE2's dialect (for tests). Throws Error(kUnsupported) on what has no equal there.
+// The same expression in PCRE2's dialect. Throws Error(kUnsupported) on what has no equal there.
 std::string translate_regex(std::string_view oniguruma, const std::string& where);
 
 }  // namespace pmetal::text

@@ -227,7 +227,13 @@ void Tokenizer::Impl::encode_part(std::string_view text, bool is_second, const s
         if (t.begin < t.end)
           r = t.end <= piece.text.text.size() ? piece.text.origin(t.begin, t.end) : Range{t.begin, t.end};
         out.e.offsets.push_back(code_points.convert(r));
-        if (out.has_edges) out.edges.push_back(piece.token >= 0 ? edge_spaces(piece.text.text) : edges[t.id]);
+        if (!out.has_edges) continue;
+        if (piece.token >= 0)
+          out.edges.push_back(edge_spaces(piece.text.text));
+        else if (t.id == model->id_named_by_text())
+          out.edges.push_back(edge_spaces(piece.text.text.substr(t.begin, t.end - t.begin)));
+        else
+          out.edges.push_back(edges[t.id]);
       }
     }
   }

@@ -58,6 +58,7 @@ class Unigram final : public VocabModel {
       for (int b = 0; b < 256; ++b) byte_id_[b] = vocab_.find(fmt::format("<0x{:02X}>", b));
   }
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<UnigramScratch>(); }
+  int32_t id_named_by_text() const override { return unk_id_; }
 
   void tokenize(std::string_view text, Scratch* scratch, std::vector<Token>& out) const override {
     auto& s = static_cast<UnigramScratch&>(*scratch);

@@ -1,14 +1,15 @@
 // node compare.mjs BINARY COUNT TOKENIZER...: COUNT random strings through the official library and through BINARY
 // (tokenizer_lines); ids, offsets and decoded texts must be equal. Exits 1 with the first differences otherwise.
 // "components" (or "components:EXPRESSION", by name) among the tokenizers: components over every code point
-// (components.mjs).
-import { spawn } from 'node:child_process';
+// (components.mjs); "random:FIRST-LAST": tokenizers of random parts (random_files.mjs), 60 strings and pairs each.
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Tokenizer } from 'tokenizers';
 import { components, everyCodePoint } from './components.mjs';
+import { randomFile } from './random_files.mjs';
 import { strings } from './strings.mjs';
 
 const [binary, countText, ...files] = process.argv.slice(2);
@@ -62,7 +63,73 @@ async function compare(file, texts) {
   failed ||= differences > 0;
 }
 
+// pairs of strings, with and without special tokens, through both; says so of files that only one of them loads
+async function compareRandom(seed) {
+  const folder = mkdtempSync(join(tmpdir(), 'random-'));
+  const json = randomFile(seed);
+  const path = join(folder, `${seed}.json`);
+  writeFileSync(path, JSON.stringify(json));
+  let official;
+  try {
+    official = Tokenizer.fromFile(path);
+  } catch {
+    rmSync(folder, { recursive: true });
+    return 0;
+  }
+  const vocab = Array.isArray(json.model.vocab) ? json.model.vocab.map((p) => p[0]) : Object.keys(json.model.vocab);
+  const texts = [...strings(seed, 60, json.added_tokens.map((t) => t.content).concat(vocab.slice(-300)))];
+  const questions = texts.map((text, i) => ({ text, special: i % 3 !== 1, ...(i % 3 === 2 ? { pair: texts[i - 1] } : {}) }));
+  const { stdout } = spawnSync(binary, [path], { input: questions.map((q) => JSON.stringify(q) + '\n').join(''), encoding: 'utf8', maxBuffer: 1 << 28 });
+  rmSync(folder, { recursive: true });
+  const lines = stdout.split('\n');
+  for (const [i, q] of questions.entries()) {
+    let theirs;
+    try {
+      const e = await official.encode(q.text, q.pair ?? null, { addSpecialTokens: q.special });
+      const ids = Array.from(e.getIds());
+      theirs = { ids, type_ids: Array.from(e.getTypeIds()), mask: Array.from(e.getAttentionMask()), special: Array.from(e.getSpecialTokensMask()),
+        offsets: e.getOffsets(), decode: await official.decode(ids, false), decode_skip: await official.decode(ids, true) };
+    } catch (e) {
+      theirs = { error: String(e) };
+    }
+    const ours = lines[i] ? JSON.parse(lines[i]) : { error: 'refused' };
+    const key = Object.keys(theirs).concat(ours.error ? ['error'] : []).find((k) => k === 'error' ? !theirs.error || !ours.error : JSON.stringify(ours[k]) !== JSON.stringify(theirs[k]));
+    if (!key) continue;
+    const { model, ...rest } = json;
+    console.log(`random ${seed} (${model.type}): ${key} differ for ${JSON.stringify(q)}\n  official ${JSON.stringify(theirs[key] ?? theirs).slice(0, 600)}\n  ours     ${JSON.stringify(ours[key] ?? ours).slice(0, 600)}\n  ${JSON.stringify({ ...rest, model: { ...model, vocab: 0, merges: 0 } }).slice(0, 3000)}`);
+    failed = true;
+    break;
+  }
+  return questions.length;
+}
+
+// each in a process of its own: the official library ends the whole process on some of these files
+function compareRandomRange(first, last) {
+  let compared = 0, aborted = 0, different = 0;
+  for (let seed = first; seed <= last; seed++) {
+    const run = spawnSync(process.execPath, [process.argv[1], binary, '1', `random:${seed}`], { encoding: 'utf8' });
+    const counted = /^compared (\d+)$/m.exec(run.stdout);
+    if (!counted) {
+      aborted++;
+      continue;
+    }
+    compared += Number(counted[1]);
+    if (run.status && different++ < 20) console.log(run.stdout.replace(/^compared.*\n/m, ''));
+  }
+  console.log(`random ${first}-${last}: ${compared} strings, ${different} files with differences, ${aborted} that the official library cannot bear`);
+  failed ||= different > 0 || compared === 0;
+}
+
 for (const file of files) {
+  const range = /^random:(\d+)(?:-(\d+))?$/.exec(file);
+  if (range?.[2]) {
+    compareRandomRange(Number(range[1]), Number(range[2]));
+    continue;
+  }
+  if (range) {
+    console.log(`compared ${await compareRandom(Number(range[1]))}`);
+    continue;
+  }
   if (!/^components(:|$)/.test(file)) {
     await compare(file);
     continue;
