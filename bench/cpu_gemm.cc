@@ -45,7 +45,8 @@ struct Options {
   std::string op = "forward", type = "bf16", level, shape;
   std::vector<int64_t> m = {1, 8, 64, 512, 2048};
   int threads = 0;
-  bool row_major = false, peers = false;
+  bool row_major = false, peers = false, variants = false, kernel = false, peaks = false;
+  double seconds = 0.25;  // of measuring, each row
   int64_t block_rows = 0, chunk = 0, super_blocks = 0,
           depth_outer_from = -1;  // tuning: other blocking than the table's
 };
@@ -82,6 +83,14 @@ Options parse(int argc, char** argv) {
       o.row_major = true;
     else if (flag == "--peers")
       o.peers = true;
+    else if (flag == "--variants")
+      o.variants = true;
+    else if (flag == "--kernel")
+      o.kernel = true;
+    else if (flag == "--peaks")
+      o.peaks = true;
+    else if (flag == "--seconds")
+      o.seconds = std::atof(value().c_str());
     else if (flag == "--m") {
       o.m.clear();
       const std::string list = value();
@@ -101,11 +110,11 @@ struct Seconds {
 };
 
 // seconds of one call; `call(i)` uses the i-th copy of the weights
-Seconds measure(const ThreadPool& pool, const std::function<void(int)>& call) {
+Seconds measure(const Options& o, const ThreadPool& pool, const std::function<void(int)>& call) {
   call(0);
   std::vector<double> times;
   double total = 0;
-  for (int i = 1; i < 400 && (total < 0.25 || i < 4); ++i) {
+  for (int i = 1; i < 400 && (total < o.seconds || i < 4); ++i) {
     const double start = now_s(pool);
     call(i);
     times.push_back(now_s(pool) - start);
@@ -156,31 +165,31 @@ Seconds run_ours(const Options& o, Problem& p, const cpu::GemmKernels& kernels, 
     f.m = p.m, f.n = p.n, f.k = p.k, f.kernels = &kernels;
     f.x = {p.x.data(), p.type, p.k}, f.y = {p.y.data(), p.type, p.n}, f.w = weight(0);
     room(workspace_bytes(f, pool.size()));
-    return measure(pool, [&](int i) { f.w = weight(i), linear_forward(f, p.workspace.data(), pool); });
+    return measure(o, pool, [&](int i) { f.w = weight(i), linear_forward(f, p.workspace.data(), pool); });
   }
   if (o.op == "dx") {
     cpu::LinearInputGrad g;
     g.m = p.m, g.n = p.n, g.k = p.k, g.kernels = &kernels;
     g.dy = {p.y.data(), p.type, p.n}, g.dx = {p.x.data(), p.type, p.k}, g.w = weight(0);
     room(workspace_bytes(g, pool.size()));
-    return measure(pool, [&](int i) { g.w = weight(i), linear_input_grad(g, p.workspace.data(), pool); });
+    return measure(o, pool, [&](int i) { g.w = weight(i), linear_input_grad(g, p.workspace.data(), pool); });
   }
   cpu::LinearWeightGrad g;
   g.m = p.m, g.n = p.n, g.k = p.k, g.kernels = &kernels, g.accumulate = true;
   const Buffer dw = random_matrix(p.n * p.k, DType::kF32);
   g.dy = {p.y.data(), p.type, p.n}, g.x = {p.x.data(), p.type, p.k}, g.dw = {dw.data(), DType::kF32, p.k};
   room(workspace_bytes(g, pool.size()));
-  return measure(pool, [&](int) { linear_weight_grad(g, p.workspace.data(), pool); });
+  return measure(o, pool, [&](int) { linear_weight_grad(g, p.workspace.data(), pool); });
 }
 
 // Y = X Wᵀ by the peers; W row-major, and in oneDNN's own layout
-void run_peers([[maybe_unused]] const Problem& p, [[maybe_unused]] double peak, [[maybe_unused]] double bandwidth,
-               [[maybe_unused]] const ThreadPool& pool) {
+void run_peers([[maybe_unused]] const Options& o, [[maybe_unused]] const Problem& p, [[maybe_unused]] double peak,
+               [[maybe_unused]] double bandwidth, [[maybe_unused]] const ThreadPool& pool) {
 #ifdef PMETAL_BENCH_OPENBLAS
   if (p.type == DType::kF32) {
     const auto copy = [&](int i) { return reinterpret_cast<const float*>(p.w.data() + i % p.copies * p.w_bytes); };
     print_row("OpenBLAS", p,
-              measure(pool,
+              measure(o, pool,
                       [&](int i) {
                         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(p.m),
                                     static_cast<int>(p.n), static_cast<int>(p.k), 1,
@@ -213,7 +222,7 @@ void run_peers([[maybe_unused]] const Problem& p, [[maybe_unused]] double peak, 
       queue.wait();
       memory mx(x, cpu_engine, p.x.data()), my(y, cpu_engine, p.y.data());
       print_row(packed ? "oneDNN packed" : "oneDNN plain", p,
-                measure(pool,
+                measure(o, pool,
                         [&](int i) {
                           primitive.execute(queue, {{DNNL_ARG_SRC, mx},
                                                     {DNNL_ARG_WEIGHTS, weights[static_cast<size_t>(i % p.copies)]},
@@ -228,8 +237,96 @@ void run_peers([[maybe_unused]] const Problem& p, [[maybe_unused]] double peak, 
 #endif
 }
 
+cpu::GemmKernels tuned(cpu::GemmKernels kernels, const Options& o) {
+  if (o.block_rows > 0) kernels.block_rows = o.block_rows;
+  if (o.chunk > 0) kernels.chunk_bf16 = kernels.chunk_f32 = o.chunk;
+  if (o.super_blocks > 0) kernels.super_blocks = o.super_blocks;
+  if (o.depth_outer_from >= 0) kernels.depth_outer_from = o.depth_outer_from;
+  return kernels;
+}
+
+// The inner kernel alone, over 512 rows of packed A in L2 (depth 1024) and panels of B that come from memory
+// (`moving`) or stay the same: what packing, finishing and sharing cost is the difference to the whole product.
+void run_kernel(const char* name, const cpu::GemmKernels& k, bool moving, ThreadPool& pool, double peak) {
+  constexpr int64_t kRows = 512, kDepth = 1024, kBlocks = 256, kBlockBytes = kDepth * 32;
+  std::vector<Buffer> a, b, c;
+  for (int i = 0; i < pool.size(); ++i) {
+    a.push_back(random_matrix(kRows * kDepth, DType::kBF16));
+    b.push_back(random_matrix(kBlocks * 16 * kDepth, DType::kBF16));
+    c.push_back(allocate_host(kRows * k.panel_blocks * 64));
+  }
+  const int64_t chunk = std::min(k.chunk_bf16, kDepth);
+  const auto pass = [&](int worker) {
+    for (int64_t j = 0; j < kBlocks; j += k.panel_blocks)
+      for (int64_t d = 0; d < kDepth; d += chunk) {
+        cpu::BlockArgs s;
+        s.rows = kRows, s.n_blocks = k.panel_blocks, s.depth = std::min(chunk, kDepth - d), s.from_zero = d == 0;
+        const size_t w = static_cast<size_t>(worker);
+        s.a = reinterpret_cast<const char*>(a[w].data()) + d * 32, s.a_row_stride = 64;
+        s.a_tile_row_stride = kDepth * 32, s.a_tile_stride = 1024;
+        const char* base = reinterpret_cast<const char*>(b[w].data());
+        s.b = base + (moving ? j * kBlockBytes : 0) + d * 32, s.b_stride = kBlockBytes;
+        const bool last = d + chunk >= kDepth;
+        s.b_next = moving && (!last || j + k.panel_blocks < kBlocks)
+                       ? (last ? s.b - d * 32 + k.panel_blocks * kBlockBytes : s.b + chunk * 32)
+                       : nullptr;
+        s.b_next_bytes = s.b_next ? chunk * 32 : 0;
+        s.c = reinterpret_cast<float*>(c[w].data()), s.c_stride = k.panel_blocks * 16;
+        k.block_bf16(s);
+      }
+  };
+  pool.run(pass);
+  double best = 1e9;
+  for (int i = 0; i < 6; ++i) {
+    const double start = now_s(pool);
+    pool.run(pass);
+    best = std::min(best, now_s(pool) - start);
+  }
+  const double ops = 2.0 * static_cast<double>(pool.size() * kRows * kDepth * kBlocks * 16);
+  std::printf("  %-12s %s chunk %4lld  %7.0f GFLOP/s  %5.1f %%\n", name, moving ? "B moves" : "B stays",
+              static_cast<long long>(chunk), ops / best * 1e-9, 100 * ops / best / peak);
+}
+
+// what the machine gives, and what handing work to the pool costs
+void print_peaks(ThreadPool& pool) {
+  const Isa isa = cpu::detect_isa();
+  std::printf("%s, %d threads: bf16 %.0f, f32 %.0f GFLOP/s, memory read %.1f GB/s;", std::string(name_of(isa)).c_str(),
+              pool.size(), peak_bf16_flops(isa, pool) * 1e-9, peak_f32_flops(isa, pool) * 1e-9,
+              memory_read_bytes_per_s(pool) * 1e-9);
+  for (const int gap_us : {0, 20, 200}) {  // the caller is busy for so long between two runs
+    double inside = 0;
+    constexpr int kRuns = 400;
+    for (int i = 0; i < kRuns; ++i) {
+      for (const double until = now_s(pool) + gap_us * 1e-6; now_s(pool) < until;) {
+      }
+      const double start = now_s(pool);
+      pool.run([](int) {});
+      inside += now_s(pool) - start;
+    }
+    std::printf(" run after %d us: %.2f us", gap_us, inside / kRuns * 1e6);
+  }
+  std::printf("\n");
+}
+
 int main_of(const Options& o) {
   ThreadPool pool(o.threads);
+  pin_caller();
+  if (o.peaks) return print_peaks(pool), 0;
+  if (o.kernel) {
+    const bool amx = cpu::detect_isa() == Isa::kAmx;
+    const double peak = peak_bf16_flops(cpu::detect_isa(), pool);
+    std::vector<cpu::GemmKernels> list(cpu::amx_variants().begin(), cpu::amx_variants().end());
+    if (!amx) list = {cpu::kernels_for(cpu::detect_isa())};
+    std::printf("%d threads, peak %.0f GFLOP/s\n", pool.size(), peak * 1e-9);
+    for (const cpu::GemmKernels& k : list)
+      for (const int64_t chunk : {256, 320, 512, 1024}) {
+        cpu::GemmKernels own = k;
+        own.chunk_bf16 = chunk;
+        run_kernel(k.name, own, true, pool, peak);
+        if (chunk == k.chunk_bf16) run_kernel(k.name, own, false, pool, peak);
+      }
+    return 0;
+  }
   const DType type = o.type == "f32" ? DType::kF32 : DType::kBF16;
   const double bandwidth = memory_read_bytes_per_s(pool);
   std::printf("%d threads, memory read %.1f GB/s, best level %s\n", pool.size(), bandwidth * 1e-9,
@@ -257,14 +354,15 @@ int main_of(const Options& o) {
       p.x = random_matrix(m * p.k, type);
       p.y = random_matrix(m * p.n, type);
       for (const auto& [level, peak] : levels) {
-        cpu::GemmKernels kernels = cpu::kernels_for(level);
-        if (o.block_rows > 0) kernels.block_rows = o.block_rows;
-        if (o.chunk > 0) kernels.chunk_bf16 = kernels.chunk_f32 = o.chunk;
-        if (o.super_blocks > 0) kernels.super_blocks = o.super_blocks;
-        if (o.depth_outer_from >= 0) kernels.depth_outer_from = o.depth_outer_from;
+        if (o.variants && level == Isa::kAmx) {
+          for (const cpu::GemmKernels& k : cpu::amx_variants())
+            print_row(k.name, p, run_ours(o, p, tuned(k, o), pool), peak, bandwidth);
+          continue;
+        }
+        const cpu::GemmKernels kernels = tuned(cpu::kernels_for(level), o);
         print_row(kernels.name, p, run_ours(o, p, kernels, pool), peak, bandwidth);
       }
-      if (o.peers && o.op == "forward") run_peers(p, levels.back().second, bandwidth, pool);
+      if (o.peers && o.op == "forward") run_peers(o, p, levels.back().second, bandwidth, pool);
     }
   }
   return 0;

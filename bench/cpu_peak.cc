@@ -1,6 +1,7 @@
 #include "cpu_peak.h"
 
 #include <immintrin.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -97,6 +98,18 @@ double now_s(const ThreadPool& pool) {
   timespec t{};
   clock_gettime(processor_time ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
   return (static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9) / (processor_time ? pool.size() : 1);
+}
+
+void pin_caller() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) {
+      CPU_ZERO(&set);
+      CPU_SET(cpu, &set);
+      sched_setaffinity(0, sizeof set, &set);
+      return;
+    }
 }
 
 double peak_f32_flops(cpu::Isa isa, ThreadPool& pool) {

@@ -15,4 +15,7 @@ double peak_f32_flops(cpu::Isa isa, ThreadPool& pool);   // fused multiply-add c
 double peak_bf16_flops(cpu::Isa isa, ThreadPool& pool);  // of the arithmetic that this level uses for bf16
 double memory_read_bytes_per_s(ThreadPool& pool);
 
+// to the first core it may use: workers are pinned by the pool, the caller is worker 0
+void pin_caller();
+
 }  // namespace pmetal::bench

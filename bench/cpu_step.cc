@@ -7,7 +7,6 @@
 // --cpu-time counts processor time, which is fair on a busy machine with --threads 1. Op times are of the wall.
 // Weights are noise, repeated from one block, so that a step starts at once; PMETAL_STRICT=1 is set.
 #include <malloc.h>
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -213,19 +212,6 @@ class Bench {
   }
 
  private:
-  // workers are pinned by the pool; the caller is worker 0
-  static void pin_caller() {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-      if (CPU_ISSET(cpu, &set)) {
-        CPU_ZERO(&set);
-        CPU_SET(cpu, &set);
-        sched_setaffinity(0, sizeof set, &set);
-        return;
-      }
-  }
-
   std::vector<int32_t> tokens(int64_t n) const {
     PhiloxStream rng(2, RngPurpose::kInit);
     std::vector<int32_t> ids(static_cast<size_t>(n));

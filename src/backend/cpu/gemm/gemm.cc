@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kPackedABytes = int64_t{16} << 20;  // of the shared buffer for packed A
 constexpr int64_t kSplitDepth = 2048;                 // weight gradients: depth (tokens) of one piece of packed A
 constexpr int64_t kSerialPack = 32768;                // elements of A that one worker packs faster than it wakes others
+constexpr int kMaxRanges = 64;                        // of tasks; more workers share them
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
@@ -117,6 +118,10 @@ int64_t plan_bytes(const Product& p, int n_threads) {
   return plan.a_bytes + plan.worker_bytes() * n_threads;
 }
 
+struct alignas(64) Range {
+  std::atomic<int64_t> next{0};
+};
+
 class Run {
  public:
   Run(const Product& product, char* workspace, ThreadPool& pool)
@@ -156,59 +161,74 @@ class Run {
       for (int64_t t = 0; t < n_tasks; ++t) work(0, t);
       return;
     }
-    std::atomic<int64_t> next{0};
+    // each worker walks a range of its own (its reads of B are one stream, and no two workers write neighbouring lines)
+    // and then helps the others
+    const int n_ranges = std::min(pool_.size(), kMaxRanges);
+    const auto first_of = [&](int64_t range) { return n_tasks * range / n_ranges; };
+    Range ranges[kMaxRanges];
+    for (int i = 0; i < n_ranges; ++i) ranges[i].next = first_of(i);
     pool_.run([&](int worker) {
-      for (int64_t t = next.fetch_add(1); t < n_tasks; t = next.fetch_add(1)) work(worker, t);
+      for (int i = 0; i < n_ranges; ++i) {
+        const int range = (worker + i) % n_ranges;
+        const int64_t end = first_of(range + 1);
+        for (int64_t t = ranges[range].next.fetch_add(1); t < end; t = ranges[range].next.fetch_add(1)) work(worker, t);
+      }
     });
   }
 
   // rows [r, r + n) of the piece that begins at `row`; super block of columns from `block` on
   void task(int worker, int64_t row, int64_t r, int64_t n, int64_t block, int64_t begin, int64_t length) {
     char* scratch = workspace_ + plan_.a_bytes + worker * plan_.worker_bytes();
-    const int64_t column = block * 16, columns = std::min(plan_.super_blocks * 16, p_.cols - column);
-    const int64_t n_blocks = divide_up(columns, 16);
+    const int64_t n_blocks = std::min(plan_.super_blocks, divide_up(p_.cols, 16) - block);
+    const int64_t columns = std::min(n_blocks * 16, p_.cols - block * 16);
     const bool in_place = p_.c.dtype == DType::kF32 && columns % 16 == 0 && !p_.bias && !p_.residual.data &&
                           !(plan_.tiled && p_.c.stride % 1024 == 0);  // 16 rows of a tile in one set of L1
     const bool continues = p_.accumulate || begin > 0;
-    float* c = in_place ? static_cast<float*>(p_.c.data) + (row + r) * p_.c.stride + column
-                        : reinterpret_cast<float*>(scratch + plan_.b_bytes);
-    const int64_t c_stride = in_place ? p_.c.stride : plan_.super_blocks * 16;
-    if (length == 0 || (continues && !in_place))
-      for (int64_t i = 0; i < n; ++i) {
-        const float* old = static_cast<const float*>(p_.c.data) + (row + r + i) * p_.c.stride + column;
-        if (!continues)
-          std::fill_n(c + i * c_stride, columns, 0.f);
-        else if (!in_place)
-          std::memcpy(c + i * c_stride, old, static_cast<size_t>(columns) * sizeof(float));
-      }
+    const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;
 
     BlockArgs s;
     s.rows = n;
-    s.c_stride = c_stride;
+    s.c_stride = in_place ? p_.c.stride : panel * 16;  // kept apart panel after panel
     const int64_t b_size = size_of(p_.b.dtype);
-    for (int64_t d = 0; d < length; d += plan_.chunk) {
+    for (int64_t d = 0; d == 0 || d < length; d += plan_.chunk) {
       s.depth = std::min(plan_.chunk, length - d);
       s.from_zero = !continues && d == 0;
       place_a(s, row, r, begin, d);
-      const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;
       for (int64_t j = 0; j < n_blocks; j += panel) {
         s.n_blocks = std::min(panel, n_blocks - j);
-        s.c = c + j * 16;
-        if (plan_.packs_b) {
+        s.c = in_place ? static_cast<float*>(p_.c.data) + (row + r) * p_.c.stride + (block + j) * 16
+                       : reinterpret_cast<float*>(scratch + plan_.b_bytes) + round_up(n, 16) * j * 16;
+        const int64_t column = (block + j) * 16, width = std::min(s.n_blocks * 16, p_.cols - column);
+        if (d == 0 && (length == 0 || (continues && !in_place))) begin_panel(s, row + r, column, width, continues);
+        if (length == 0) {
+        } else if (plan_.packs_b) {
           pack_b(*p_.kernels, p_.b, block + j, s.n_blocks, begin + d, s.depth, scratch);
           s.b = scratch;
           s.b_stride = b_block_bytes(p_.b.dtype, s.depth);
+          plan_.block(s);
         } else {  // lines of 64 bytes: one k of f32, two of bf16
           s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
           s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
           prefetch_after(s, block, n_blocks, j + panel, begin + d, length - d);
+          plan_.block(s);
         }
-        plan_.block(s);
+        if (!in_place && d + plan_.chunk >= length)
+          finish(s.c, s.c_stride, row + r, n, column, width,
+                 reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes));
       }
     }
-    if (!in_place)
-      finish(c, c_stride, row + r, n, column, columns,
-             reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes));
+  }
+
+  // the sums so far, or zeros, into the panel's C
+  void begin_panel(const BlockArgs& s, int64_t row, int64_t column, int64_t width, bool continues) const {
+    for (int64_t i = 0; i < s.rows; ++i) {
+      float* to = s.c + i * s.c_stride;
+      const float* old = static_cast<const float*>(p_.c.data) + (row + i) * p_.c.stride + column;
+      if (!continues)
+        std::fill_n(to, width, 0.f);
+      else if (to != old)
+        std::memcpy(to, old, static_cast<size_t>(width) * sizeof(float));
+    }
   }
 
   // what this worker reads next: the next panel, the first panel of the next chunk, or (likely) of its next task
@@ -219,7 +239,7 @@ class Run {
     if (next_panel >= n_blocks) {
       next = block;
       at = depth + s.depth;
-      if (left <= s.depth) next += plan_.super_blocks * pool_.size(), at = 0;
+      if (left <= s.depth) next += plan_.super_blocks, at = 0;
     }
     const bool exists = next < divide_up(p_.cols, 16);
     s.b_next = exists ? p_.b.data + next * s.b_stride + at * line : nullptr;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "backend/cpu/isa.h"
 #include "base/dtype.h"
@@ -75,6 +76,8 @@ const GemmKernels& avx512_kernels();
 const GemmKernels& avx512_bf16_kernels();
 const GemmKernels& amx_kernels();
 const GemmKernels& kernels_for(Isa isa);
+// other ways to feed the tiles, for bench/cpu_gemm
+std::span<const GemmKernels> amx_variants();
 
 // f64 (and reference) loops of gemm_plain.cc: c [rows, cols] = (accumulate ? c : 0) + Σ_d a(row, d) b(d, col)
 struct StridedF64 {

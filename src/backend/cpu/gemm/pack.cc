@@ -108,6 +108,14 @@ void pack_a(const GemmKernels& kernels, const AOperand& a, const APacked& packed
   const bool widen = packed.dtype != a.dtype;
   const auto place = [&](int64_t d) { return to + (packed.tiled ? d / 32 * 1024 : d * to_size); };
   if (!a.is_transposed) {
+    if (packed.tiled && !widen && length % 32 == 0) {
+      for (int64_t r = 0; r < n_rows; ++r) {
+        const char* from = a.data + (row + r) * a.stride + begin * from_size;
+        char* out = to + r * 64;
+        for (int64_t d = 0; d < length; d += 32, from += 64, out += 1024) std::memcpy(out, from, 64);
+      }
+      return;
+    }
     for (int64_t r = 0; r < n_rows; ++r) {
       const char* from = a.data + (row + r) * a.stride + begin * from_size;
       const int64_t step = packed.tiled ? 32 : round_up(length, 32);
