@@ -267,10 +267,9 @@ void run_kernel(const char* name, const cpu::GemmKernels& k, bool moving, Thread
         const char* base = reinterpret_cast<const char*>(b[w].data());
         s.b = base + (moving ? j * kBlockBytes : 0) + d * 32, s.b_stride = kBlockBytes;
         const bool last = d + chunk >= kDepth;
-        s.b_next = moving && (!last || j + k.panel_blocks < kBlocks)
-                       ? (last ? s.b - d * 32 + k.panel_blocks * kBlockBytes : s.b + chunk * 32)
-                       : nullptr;
-        s.b_next_bytes = s.b_next ? chunk * 32 : 0;
+        if (moving && (!last || j + k.panel_blocks < kBlocks))
+          s.b_next = {last ? s.b - d * 32 + k.panel_blocks * kBlockBytes : s.b + chunk * 32, k.panel_blocks, chunk * 32,
+                      kBlockBytes};
         s.c = reinterpret_cast<float*>(c[w].data()), s.c_stride = k.panel_blocks * 16;
         k.block_bf16(s);
       }

@@ -58,6 +58,25 @@ class AmxBlock {
   }
 
  private:
+  // the next panel into L2, a part in each pass over rows
+  class Prefetch {
+   public:
+    Prefetch(const Pieces& what, int64_t passes)
+        : what_(what), left_(what.data ? what.count * (what.bytes / 64) : 0), lines_((left_ + passes - 1) / passes) {}
+    void step() {
+      for (int64_t n = std::min(lines_, left_); n > 0; --n) {
+        _mm_prefetch(what_.data + at_, _MM_HINT_T1);
+        at_ += 64;
+        if (at_ >= what_.bytes) at_ = 0, what_.data += what_.stride;
+        --left_;
+      }
+    }
+
+   private:
+    Pieces what_;
+    int64_t left_, lines_, at_ = 0;
+  };
+
   // ---- 16 rows × 4 blocks: accumulators 0 to 3, A in 4, B in 5, 6, 7, 5
   // -----------------------------------------------
   static void wide_columns(Tiles& tiles, const BlockArgs& s, int64_t row_begin, int64_t row_end) {
@@ -73,13 +92,10 @@ class AmxBlock {
 
   template <int NT>
   static void wide_rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
-    const int64_t passes = (row_end - row_begin + 15) / 16;
-    const int64_t bytes = (s.b_next_bytes / 64 + passes - 1) / passes * 64;  // to prefetch in each pass
-    int64_t next = 0;
+    Prefetch next(s.b_next, (row_end - row_begin + 15) / 16);
     for (int64_t row = row_begin; row < row_end; row += 16) {
       wide_group<NT>(tiles, s, j, row);
-      for (const int64_t end = std::min(next + bytes, s.b_next_bytes); next < end; next += 64)
-        for (int64_t b = 0; b < NT; ++b) _mm_prefetch(s.b_next + b * s.b_stride + next, _MM_HINT_T1);
+      next.step();
     }
   }
 
@@ -147,19 +163,14 @@ class AmxBlock {
   template <int MT, int NT>
   static void rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
     const bool stream_b = s.rows <= 32;
-    const int64_t passes = (row_end - row_begin + 31) / 32;
-    const int64_t bytes = (s.b_next_bytes / 64 + passes - 1) / passes * 64;  // to prefetch in each pass
-    int64_t next = 0;
+    Prefetch next(s.b_next, (row_end - row_begin + 31) / 32);
     for (int64_t row = row_begin; row < row_end; row += 32) {
       if (stream_b) {
         group<MT, NT, true>(tiles, s, j, row);
         continue;
       }
       group<MT, NT, false>(tiles, s, j, row);
-      for (const int64_t end = std::min(next + bytes, s.b_next_bytes); next < end; next += 64) {
-        _mm_prefetch(s.b_next + next, _MM_HINT_T1);
-        if constexpr (NT > 1) _mm_prefetch(s.b_next + s.b_stride + next, _MM_HINT_T1);
-      }
+      next.step();
     }
   }
 

@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kPackedABytes = int64_t{16} << 20;  // of the shared buffer for packed A
 constexpr int64_t kSplitDepth = 2048;                 // weight gradients: depth (tokens) of one piece of packed A
 constexpr int64_t kSerialPack = 32768;                // elements of A that one worker packs faster than it wakes others
+constexpr int64_t kNarrow = 64;                       // outputs up to which tiles come from rows as they lie
 constexpr int kMaxRanges = 64;                        // of tasks; more workers share them
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -66,10 +67,11 @@ Plan make_plan(const Product& p, int n_threads) {
   plan.few = p.rows <= k.few_rows;
   plan.packs_b = p.b.source != BSource::kPacked && p.depth > 0;
   const bool tiled = plan.tiled = plan.is_bf16 && k.a_tiled;
+  const bool narrow = plan.few || p.cols <= kNarrow;  // A is read once or twice: not worth packing
   // rows a multiple of 4 KiB apart share one set of L1: copied apart where that is little beside the product
   const bool aliases = p.a.stride % 4096 == 0 && p.rows > 4 && p.cols >= 256 && !tiled;
   plan.packs_a = p.depth > 0 && (p.a.is_transposed || p.a.dtype != plan.a_dtype ||
-                                 (plan.is_bf16 && p.depth % k.depth_granule != 0) || (tiled && !plan.few) || aliases);
+                                 (plan.is_bf16 && p.depth % k.depth_granule != 0) || (tiled && !narrow) || aliases);
 
   // a piece of A
   plan.row_piece = p.rows;
@@ -200,6 +202,7 @@ class Run {
                        : reinterpret_cast<float*>(scratch + plan_.b_bytes) + round_up(n, 16) * j * 16;
         const int64_t column = (block + j) * 16, width = std::min(s.n_blocks * 16, p_.cols - column);
         if (d == 0 && (length == 0 || (continues && !in_place))) begin_panel(s, row + r, column, width, continues);
+        s.b_next = after(block, n_blocks, j + panel, s.n_blocks, begin, d, length);
         if (length == 0) {
         } else if (plan_.packs_b) {
           pack_b(*p_.kernels, p_.b, block + j, s.n_blocks, begin + d, s.depth, scratch);
@@ -209,7 +212,6 @@ class Run {
         } else {  // lines of 64 bytes: one k of f32, two of bf16
           s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
           s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
-          prefetch_after(s, block, n_blocks, j + panel, begin + d, length - d);
           plan_.block(s);
         }
         if (!in_place && d + plan_.chunk >= length)
@@ -232,18 +234,27 @@ class Run {
   }
 
   // what this worker reads next: the next panel, the first panel of the next chunk, or (likely) of its next task
-  void prefetch_after(BlockArgs& s, int64_t block, int64_t n_blocks, int64_t next_panel, int64_t depth,
-                      int64_t left) const {
-    const int64_t line = 16 * size_of(p_.b.dtype);  // bytes of one k
-    int64_t next = block + next_panel, at = depth;
+  Pieces after(int64_t block, int64_t n_blocks, int64_t next_panel, int64_t n_panel, int64_t begin, int64_t d,
+               int64_t length) const {
+    int64_t next = block + next_panel, at = d;
     if (next_panel >= n_blocks) {
       next = block;
-      at = depth + s.depth;
-      if (left <= s.depth) next += plan_.super_blocks, at = 0;
+      at = d + plan_.chunk;
+      if (at >= length) next += plan_.super_blocks, at = 0;
     }
-    const bool exists = next < divide_up(p_.cols, 16);
-    s.b_next = exists ? p_.b.data + next * s.b_stride + at * line : nullptr;
-    s.b_next_bytes = exists ? s.depth * line : 0;
+    if (next >= divide_up(p_.cols, 16)) return {};
+    const int64_t depth = std::min(plan_.chunk, length - at), line = 16 * size_of(p_.b.dtype);  // bytes of one k
+    if (p_.b.source == BSource::kPacked) {
+      const int64_t stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
+      return {p_.b.data + next * stride + (begin + at) * line, n_panel, depth * line, stride};
+    }
+    if (p_.b.source == BSource::kPackedTransposed && p_.b.dtype == DType::kBF16) {  // tiles of 32 columns
+      const int64_t tiles = divide_up(p_.b.cols, 32), group = (begin + at) / 16;
+      const int64_t groups = std::min(divide_up(depth, 16), divide_up(p_.b.depth, 16) - group);
+      return {p_.b.data + (group * tiles + next / 2) * 1024, groups,
+              std::min(divide_up(n_panel, 2), tiles - next / 2) * 1024, tiles * 1024};
+    }
+    return {};
   }
 
   void place_a(BlockArgs& s, int64_t row, int64_t r, int64_t begin, int64_t d) const {

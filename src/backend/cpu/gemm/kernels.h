@@ -10,6 +10,12 @@
 
 namespace pmetal::cpu {
 
+// `count` pieces of memory of `bytes` each, `stride` apart
+struct Pieces {
+  const char* data = nullptr;
+  int64_t count = 0, bytes = 0, stride = 0;
+};
+
 // C [rows, 16 · n_blocks] (f32) = (from_zero ? 0 : C) + A [rows, depth] · B [depth, 16 · n_blocks].
 // A: element (row, d) lies at a + row · a_row_stride + d · size, unless the kernels want A in tiles (`a_tiled`): then
 // block
@@ -23,8 +29,7 @@ struct BlockArgs {
   int64_t a_row_stride = 0, a_tile_row_stride = 0, a_tile_stride = 0;
   const char* b = nullptr;
   int64_t b_stride = 0;
-  const char* b_next = nullptr;  // the panel that will be read next, to be prefetched into L2; may be null
-  int64_t b_next_bytes = 0;      // of each of its blocks, b_stride apart
+  Pieces b_next;  // what will be read next, to be prefetched into L2
   float* c = nullptr;
   int64_t c_stride = 0;
   bool from_zero = true;
