@@ -34,6 +34,9 @@ class Context {
   void set_tape(Tape* tape) { tape_ = tape; }
   MathMode math() const { return math_; }
   void set_math(MathMode mode) { math_ = mode; }
+  // Falling to a plain kernel is an error, as with PMETAL_STRICT=1.
+  bool is_strict() const { return is_strict_; }
+  void set_strict(bool on) { is_strict_ = on; }
   // Null while nobody measures; see op_times.h.
   OpTimes* op_times() const { return op_times_; }
   void set_op_times(OpTimes* times) { op_times_ = times; }
@@ -58,6 +61,7 @@ class Context {
   Tape* tape_ = nullptr;
   MathMode math_ = MathMode::kExact;
   OpTimes* op_times_ = nullptr;
+  bool is_strict_ = false;
 };
 
 // Turns recording off (or onto another tape) for a scope.

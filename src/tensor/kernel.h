@@ -63,7 +63,7 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
       continue;
     }
     if (detail::dispatch_verbose()) detail::print_choice(list.op, c.name, nullptr);
-    if (detail::dispatch_strict() && list.candidates.size() > 1 && i + 1 == list.candidates.size())
+    if ((detail::dispatch_strict() || ctx.is_strict()) && list.candidates.size() > 1 && i + 1 == list.candidates.size())
       detail::no_kernel(list.op, ctx.device(), why ? why : "only the plain kernel is left and PMETAL_STRICT=1");
     const double begin = ctx.op_times() ? detail::seconds_now() : 0;
     Buffer workspace;

@@ -2,6 +2,7 @@
 #include "backend/cpu/embedding.h"
 
 #include "backend/cpu/plain.h"
+#include "backend/cpu/simd_level.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -75,7 +76,10 @@ void embedding_backward_plain(const EmbeddingBackwardArgs& args, const KernelCon
 
 namespace pmetal::ops {
 namespace {
-const Candidate<EmbeddingArgs> kForward[] = {{"plain", nullptr, cpu::embedding_plain, cpu::embedding_plain_workspace}};
+using cpu::simd_candidate;
+const Candidate<EmbeddingArgs> kForward[] = {simd_candidate<cpu::Avx512, EmbeddingArgs>("avx512"),
+                                             simd_candidate<cpu::Avx2, EmbeddingArgs>("avx2"),
+                                             {"plain", nullptr, cpu::embedding_plain, cpu::embedding_plain_workspace}};
 const Candidate<EmbeddingBackwardArgs> kBackward[] = {{"plain", nullptr, cpu::embedding_backward_plain}};
 }  // namespace
 const KernelList<EmbeddingArgs> embedding_cpu = {"embedding", kForward};

@@ -162,6 +162,21 @@ void run(const HeadLossArgs& args, const KernelContext& kernel) {
 
 }  // namespace
 
+// The same chunks of whole logit rows, where their products are the tuned ones.
+const char* head_loss_chunks_decline(const HeadLossArgs& args, const KernelContext& kernel) {
+  if (is_double(args.hidden.dtype)) return "takes bf16 and f32 alone";
+  const auto is_plain = [&](const auto& list, const auto& product) {
+    return &chosen(list, product, kernel) == &list.candidates.back();
+  };
+  const Products p = products(args, 0, std::min<int64_t>(args.hidden.dim(0), 1), nullptr);
+  if (args.weight
+          ? is_plain(ops::linear_cpu, p.logits) || (args.dhidden && is_plain(ops::linear_cpu, p.dhidden))
+          : is_plain(ops::matmul_cpu, p.dense_logits) || (args.dhidden && is_plain(ops::matmul_cpu, p.dense_dhidden)))
+    return "no tuned product takes this head";
+  if (args.dweight && is_plain(ops::matmul_cpu, p.dweight)) return "no tuned product takes the head's gradient";
+  return nullptr;
+}
+
 int64_t head_loss_plain_workspace(const HeadLossArgs& args, const KernelContext& kernel) {
   const int64_t rows = chunk_rows(args);
   int64_t inner = 0;
@@ -190,6 +205,7 @@ namespace pmetal::ops {
 namespace {
 const Candidate<HeadLossArgs> kCandidates[] = {
     {"flash", cpu::head_loss_flash_decline, cpu::head_loss_flash, cpu::head_loss_flash_workspace},
+    {"chunks", cpu::head_loss_chunks_decline, cpu::head_loss_plain, cpu::head_loss_plain_workspace},
     {"plain", nullptr, cpu::head_loss_plain, cpu::head_loss_plain_workspace}};
 }
 const KernelList<HeadLossArgs> head_loss_cpu = {"head_loss", kCandidates};

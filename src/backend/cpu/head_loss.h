@@ -7,6 +7,7 @@ namespace pmetal::cpu {
 
 void head_loss_plain(const ops::HeadLossArgs& args, const KernelContext& kernel);
 int64_t head_loss_plain_workspace(const ops::HeadLossArgs& args, const KernelContext& kernel);
+const char* head_loss_chunks_decline(const ops::HeadLossArgs& args, const KernelContext& kernel);
 const char* head_loss_flash_decline(const ops::HeadLossArgs& args, const KernelContext& kernel);
 void head_loss_flash(const ops::HeadLossArgs& args, const KernelContext& kernel);
 int64_t head_loss_flash_workspace(const ops::HeadLossArgs& args, const KernelContext& kernel);

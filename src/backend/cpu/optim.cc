@@ -66,6 +66,8 @@ const Candidate<AdamWArgs> kAdamW[] = {simd_candidate<cpu::Avx512, AdamWArgs>("a
                                        simd_candidate<cpu::Avx2, AdamWArgs>("avx2"),
                                        {"plain", nullptr, cpu::adamw_plain}};
 const Candidate<SumSquaresArgs> kSumSquares[] = {
+    simd_candidate<cpu::Avx512, SumSquaresArgs>("avx512"),
+    simd_candidate<cpu::Avx2, SumSquaresArgs>("avx2"),
     {"plain", nullptr, cpu::sum_squares_plain, cpu::sum_squares_plain_workspace}};
 }  // namespace
 const KernelList<AdamWArgs> adamw_cpu = {"adamw", kAdamW};

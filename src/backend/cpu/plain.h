@@ -263,6 +263,7 @@ void for_rows(const KernelContext& kernel, int64_t rows, int64_t n, Body&& body)
 template <class Body>
 void for_items(const KernelContext& kernel, int64_t n, Body&& body) {
   if (n <= 0) return;
+  if (n == 1) return body(int64_t{0}, 0);
   std::atomic<int64_t> next{0};
   kernel.threads->run([&](int worker) {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) body(i, worker);

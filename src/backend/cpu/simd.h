@@ -52,6 +52,9 @@ struct Avx512 {
   PMETAL_INLINE F max(F a, F b) {
     return _mm512_mask_mov_ps(_mm512_max_ps(b, a), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
   }
+  PMETAL_INLINE F positive(F v) {  // 1 where v > 0, else 0
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ), all(1));
+  }
   PMETAL_INLINE bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
   PMETAL_INLINE bool any_equal(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ) != 0; }
   // lanes [begin, end) of v, the others `other`
@@ -130,6 +133,7 @@ struct Avx2 {
   PMETAL_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   PMETAL_INLINE F sqrt(F v) { return _mm256_sqrt_ps(v); }
   PMETAL_INLINE F max(F a, F b) { return _mm256_blendv_ps(_mm256_max_ps(b, a), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+  PMETAL_INLINE F positive(F v) { return _mm256_and_ps(_mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GT_OQ), all(1)); }
   PMETAL_INLINE bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)) != 0; }
   PMETAL_INLINE bool any_equal(F a, F b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)) != 0; }
   PMETAL_INLINE F between(F v, int64_t begin, int64_t end, float other) {

@@ -1,5 +1,5 @@
-// Elementwise kernels on vectors: binary, the unary ops of training (copy, fill, affine), AdamW, rows by index, KV
-// append. Included by simd_avx512.cc and simd_avx2.cc after simd_rows.h.
+// Elementwise kernels on vectors: binary, unary, AdamW and its norm, rows of tables, rows by index, KV append. Included
+// by simd_avx512.cc and simd_avx2.cc after simd_rows.h.
 #pragma once
 
 namespace pmetal::cpu {
@@ -21,6 +21,8 @@ struct Pieces {
     });
   }
 };
+
+constexpr int64_t kSquaresBlock = 4096, kSquaresLanes = 16;
 
 template <class Body>
 void with_types(DType a, DType b, Body&& body) {
@@ -72,7 +74,65 @@ void binary_typed(const ops::BinaryArgs& args, const KernelContext& kernel) {
   switch (args.op) {
     case ops::kBinaryAdd: return binary_rows<V, A, B, Y>(args, kernel, [](F a, F b) { return a + b; });
     case ops::kBinarySub: return binary_rows<V, A, B, Y>(args, kernel, [](F a, F b) { return a - b; });
+    case ops::kBinaryDiv: return binary_rows<V, A, B, Y>(args, kernel, [](F a, F b) { return a / b; });
     default: return binary_rows<V, A, B, Y>(args, kernel, [](F a, F b) { return a * b; });
+  }
+}
+
+// y[r] = x[r, index[r]], or y[r, index[r]] = x[r] with zeros beside it, or += it
+inline void index_columns(const ops::IndexArgs& args, const KernelContext& kernel) {
+  with_type(args.y.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const bool gather = args.op == ops::kGatherColumns;
+    const View& wide = gather ? args.x : args.y;
+    const int64_t n = wide.dim(1);
+    for_rows(kernel, wide.dim(0), gather ? 1 : n, [&](int64_t r) {
+      const int64_t at = args.index.as<int32_t>()[r * args.index.stride(0)];
+      PMETAL_ASSERT(at >= 0 && at < n, "index {} of {}", at, n);
+      T* row = row_of<T>(wide, r);
+      if (gather) {
+        *row_of<T>(args.y, r) = row[at * wide.stride(1)];
+        return;
+      }
+      const T value = *row_of<T>(args.x, r);
+      T& to = row[at * wide.stride(1)];
+      if (args.accumulate) {
+        to = narrow_to<T>(widen<float>(to) + widen<float>(value));
+        return;
+      }
+      for (int64_t c = 0; c < n; ++c) row[c * wide.stride(1)] = T{};
+      to = value;
+    });
+  });
+}
+
+inline bool is_vector_function(int op) {
+  using ops::Unary;
+  for (const Unary u : {Unary::kNeg, Unary::kExp, Unary::kSigmoid, Unary::kSqrt, Unary::kSquare, Unary::kAbs,
+                        Unary::kRelu, Unary::kSilu, Unary::kReciprocal})
+    if (op == static_cast<int>(u)) return true;
+  return op >= ops::kUnaryAffine;
+}
+
+// body(f) with what `op` does to a vector; the formulas of unary.cc
+template <class V, class Body>
+void with_function(int op, typename V::F a, typename V::F b, Body&& body) {
+  using F = typename V::F;
+  using ops::Unary;
+  const F one = V::all(1), zero = V::all(0), minus = V::all(-1);
+  switch (op) {
+    case static_cast<int>(Unary::kNeg): return body([=](F x) { return x * minus; });
+    case static_cast<int>(Unary::kExp): return body([](F x) { return V::exp(x); });
+    case static_cast<int>(Unary::kSigmoid): return body([](F x) { return sigmoid<V>(x); });
+    case static_cast<int>(Unary::kSqrt): return body([](F x) { return V::sqrt(x); });
+    case static_cast<int>(Unary::kSquare): return body([](F x) { return x * x; });
+    case static_cast<int>(Unary::kAbs): return body([=](F x) { return V::max(x, x * minus); });
+    case static_cast<int>(Unary::kRelu): return body([=](F x) { return V::max(x, zero); });
+    case static_cast<int>(Unary::kSilu): return body([](F x) { return x * sigmoid<V>(x); });
+    case static_cast<int>(Unary::kReciprocal): return body([=](F x) { return one / x; });
+    case ops::kUnaryAffine: return body([=](F x) { return V::fma(x, a, b); });
+    case ops::kUnaryClamp: return body([=](F x) { return minus * V::max(minus * V::max(x, a), minus * b); });
+    default: return body([](F x) { return x; });  // copy
   }
 }
 
@@ -81,8 +141,8 @@ void binary_typed(const ops::BinaryArgs& args, const KernelContext& kernel) {
 template <class V>
 const char* SimdLevel<V>::decline(const ops::BinaryArgs& a, const KernelContext&) {
   if (const char* why = decline_isa<V>()) return why;
-  if (a.op != ops::kBinaryAdd && a.op != ops::kBinarySub && a.op != ops::kBinaryMul)
-    return "takes add, sub and mul alone";
+  if (a.op != ops::kBinaryAdd && a.op != ops::kBinarySub && a.op != ops::kBinaryMul && a.op != ops::kBinaryDiv)
+    return "takes add, sub, mul and div alone";
   if (!is_real(a.a.dtype) || !is_real(a.b.dtype) || !is_real(a.y.dtype)) return "takes bf16 and f32 alone";
   if (a.a.dtype != a.y.dtype) return "the first operand and the result must have one type";
   if (!has_dense_rows(a.a) || !has_dense_rows(a.y) || (a.broadcast != 2 && !has_dense_rows(a.b)))
@@ -101,8 +161,7 @@ void SimdLevel<V>::run(const ops::BinaryArgs& args, const KernelContext& kernel)
 template <class V>
 const char* SimdLevel<V>::decline(const ops::UnaryArgs& a, const KernelContext&) {
   if (const char* why = decline_isa<V>()) return why;
-  if (a.op != ops::kUnaryCopy && a.op != ops::kUnaryFill && a.op != ops::kUnaryAffine)
-    return "takes copy, fill and a·x + b alone";
+  if (!is_vector_function(a.op)) return "a function without vectors";
   const bool fill = a.op == ops::kUnaryFill;
   if (!has_dense_rows(a.y) || (!fill && !has_dense_rows(a.x))) return "rows must be dense";
   if (a.op == ops::kUnaryCopy && a.x.dtype == a.y.dtype) return nullptr;  // bytes
@@ -138,13 +197,11 @@ void SimdLevel<V>::run(const ops::UnaryArgs& given, const KernelContext& kernel)
     }
     with_type(args.x.dtype, [&](auto from_type) {
       using X = decltype(from_type);
-      const bool affine = args.op == ops::kUnaryAffine;
-      pieces.each(kernel, [&](int64_t r, int64_t c, int64_t n) {
-        const X* from = args.x.as<X>() + x.offset(r) + c;
-        Y* to = args.y.as<Y>() + y.offset(r) + c;
-        sweep<V>(n, [&](int64_t i, auto part) {
-          const typename V::F v = get<V>(from + i, part);
-          put<V>(to + i, affine ? V::fma(v, a, b) : v, part);
+      with_function<V>(args.op, a, b, [&](auto&& function) {
+        pieces.each(kernel, [&](int64_t r, int64_t c, int64_t n) {
+          const X* from = args.x.as<X>() + x.offset(r) + c;
+          Y* to = args.y.as<Y>() + y.offset(r) + c;
+          sweep<V>(n, [&](int64_t i, auto part) { put<V>(to + i, function(get<V>(from + i, part)), part); });
         });
       });
     });
@@ -187,10 +244,81 @@ void SimdLevel<V>::run(const ops::AdamWArgs& args, const KernelContext& kernel) 
   });
 }
 
+// blocks of 4096 in f64, added in order
+template <class V>
+const char* SimdLevel<V>::decline(const ops::SumSquaresArgs& a, const KernelContext&) {
+  return a.x.dtype == DType::kF32 ? decline_isa<V>() : "takes f32 alone";
+}
+template <class V>
+int64_t SimdLevel<V>::workspace(const ops::SumSquaresArgs& args, const KernelContext&) {
+  return (args.x.numel() + kSquaresBlock - 1) / kSquaresBlock * 8;
+}
+template <class V>
+void SimdLevel<V>::run(const ops::SumSquaresArgs& args, const KernelContext& kernel) {
+  const int64_t n = args.x.numel(), blocks = (n + kSquaresBlock - 1) / kSquaresBlock;
+  double* partial = static_cast<double*>(kernel.workspace);
+  kernel.threads->parallel_for(blocks, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const float* x = args.x.as<float>() + b * kSquaresBlock;
+      double sums[kSquaresLanes] = {};
+      const int64_t width = std::min(kSquaresBlock, n - b * kSquaresBlock),
+                    whole = width / kSquaresLanes * kSquaresLanes;
+      for (int64_t i = 0; i < whole; i += kSquaresLanes)
+        for (int64_t l = 0; l < kSquaresLanes; ++l)
+          sums[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+      for (int64_t i = whole; i < width; ++i) sums[i - whole] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      double sum = 0;
+      for (const double s : sums) sum += s;
+      partial[b] = sum;
+    }
+  });
+  double sum = 0;
+  for (int64_t b = 0; b < blocks; ++b) sum += partial[b];
+  *args.out.as<double>() = sum;
+}
+
+template <class V>
+const char* SimdLevel<V>::decline(const ops::EmbeddingArgs& a, const KernelContext&) {
+  if (const char* why = decline_isa<V>()) return why;
+  if (!is_real(a.y.dtype) || (a.dense && !is_real(a.dense.dtype))) return "takes bf16 and f32 alone";
+  return has_dense_rows(a.y) && (!a.dense || has_dense_rows(a.dense)) ? nullptr : "rows must be dense";
+}
+template <class V>
+int64_t SimdLevel<V>::workspace(const ops::EmbeddingArgs& args, const KernelContext& kernel) {
+  return args.weight ? workers_of(kernel) * args.weight->in * 4 : 0;
+}
+template <class V>
+void SimdLevel<V>::run(const ops::EmbeddingArgs& args, const KernelContext& kernel) {
+  const int64_t n = args.y.dim(1), vocabulary = args.weight ? args.weight->out : args.dense.dim(0);
+  const typename V::F scale = V::all(args.scale);
+  with_type(args.y.dtype, [&](auto y_type) {
+    using Y = decltype(y_type);
+    const auto put_row = [&](const auto* from, int64_t t) {
+      Y* to = row_of<Y>(args.y, t);
+      if (args.scale == 1)
+        sweep<V>(n, [&](int64_t i, auto part) { put<V>(to + i, get<V>(from + i, part), part); });
+      else
+        sweep<V>(n, [&](int64_t i, auto part) { put<V>(to + i, get<V>(from + i, part) * scale, part); });
+    };
+    for_items(kernel, args.y.dim(0), [&](int64_t t, int worker) {
+      const int64_t id = args.ids.as<int32_t>()[t * args.ids.stride(0)];
+      PMETAL_ASSERT(id >= 0 && id < vocabulary, "token id {} of a vocabulary of {}", id, vocabulary);
+      if (args.weight) {
+        float* row = static_cast<float*>(kernel.workspace) + worker * n;
+        args.weight->format->decode_rows(*args.weight, id, id + 1, row);
+        return put_row(row, t);
+      }
+      with_type(args.dense.dtype, [&](auto from) { put_row(row_of<decltype(from)>(args.dense, id), t); });
+    });
+  });
+}
+
 template <class V>
 const char* SimdLevel<V>::decline(const ops::IndexArgs& a, const KernelContext&) {
   if (const char* why = decline_isa<V>()) return why;
-  if (a.op != ops::kGatherRows && a.op != ops::kScatterRows) return "takes rows alone";
+  if (a.op != ops::kGatherRows && a.op != ops::kScatterRows) {  // one element of each row: nothing for vectors to do
+    return is_real(a.x.dtype) && a.x.dtype == a.y.dtype ? nullptr : "takes bf16 or f32 alone";
+  }
   if (a.accumulate && (!is_real(a.x.dtype) || !is_real(a.y.dtype))) return "adds bf16 and f32 alone";
   if (!a.accumulate && a.x.dtype != a.y.dtype) return "copies one type alone";
   return has_dense_rows(a.x) && has_dense_rows(a.y) ? nullptr : "rows must be dense";
@@ -198,7 +326,7 @@ const char* SimdLevel<V>::decline(const ops::IndexArgs& a, const KernelContext&)
 template <class V>
 void SimdLevel<V>::run(const ops::IndexArgs& args, const KernelContext& kernel) {
   const View &x = args.x, &y = args.y;
-  const int64_t size = size_of(y.dtype), n = y.dim(1);
+  const int64_t size = size_of(y.dtype), n = y.rank > 1 ? y.dim(1) : 1;
   const bool gather = args.op == ops::kGatherRows;
   if (y.numel() == 0) return;
   const auto at = [&](int64_t i, int64_t bound) {
@@ -206,6 +334,7 @@ void SimdLevel<V>::run(const ops::IndexArgs& args, const KernelContext& kernel) 
     PMETAL_ASSERT(row >= 0 && row < bound, "index {} of {}", row, bound);
     return row;
   };
+  if (args.op == ops::kGatherColumns || args.op == ops::kScatterColumns) return index_columns(args, kernel);
   const size_t bytes = static_cast<size_t>(n * size);
   if (args.accumulate)
     return with_types(x.dtype, y.dtype, [&](auto x_zero, auto y_zero) {

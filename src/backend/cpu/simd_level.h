@@ -5,6 +5,7 @@
 #include "backend/cpu/isa.h"
 #include "ops/activation.h"
 #include "ops/elementwise.h"
+#include "ops/embedding.h"
 #include "ops/kv.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
@@ -31,6 +32,12 @@ struct SimdLevel {
   static void run(const ops::UnaryArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::AdamWArgs& args, const KernelContext& kernel);
   static void run(const ops::AdamWArgs& args, const KernelContext& kernel);
+  static const char* decline(const ops::SumSquaresArgs& args, const KernelContext& kernel);
+  static int64_t workspace(const ops::SumSquaresArgs& args, const KernelContext& kernel);
+  static void run(const ops::SumSquaresArgs& args, const KernelContext& kernel);
+  static const char* decline(const ops::EmbeddingArgs& args, const KernelContext& kernel);
+  static int64_t workspace(const ops::EmbeddingArgs& args, const KernelContext& kernel);
+  static void run(const ops::EmbeddingArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::IndexArgs& args, const KernelContext& kernel);
   static void run(const ops::IndexArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::KvAppendArgs& args, const KernelContext& kernel);
@@ -41,7 +48,10 @@ struct SimdLevel {
 
 template <class V, class Args>
 constexpr Candidate<Args> simd_candidate(const char* name) {
-  return {name, SimdLevel<V>::decline, SimdLevel<V>::run, nullptr};
+  if constexpr (requires(const Args& a, const KernelContext& k) { SimdLevel<V>::workspace(a, k); })
+    return {name, SimdLevel<V>::decline, SimdLevel<V>::run, SimdLevel<V>::workspace};
+  else
+    return {name, SimdLevel<V>::decline, SimdLevel<V>::run, nullptr};
 }
 template <class V, class Args>
 constexpr Candidate<Args> simd_backward_candidate(const char* name) {

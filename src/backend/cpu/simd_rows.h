@@ -190,6 +190,12 @@ PMETAL_INLINE typename V::F activate(typename V::F x, typename V::F& slope) {
     const F t = one - V::all(2) * sigmoid<V>(V::all(-2) * c * (x + k * x * x * x));
     slope = V::all(0.5f) * (one + t) + V::all(0.5f) * x * (one - t * t) * c * (one + V::all(3) * k * x * x);
     return V::all(0.5f) * x * (one + t);
+  } else if constexpr (kActivation == Activation::kRelu) {
+    slope = V::positive(x);
+    return V::max(x, V::all(0));
+  } else if constexpr (kActivation == Activation::kRelu2) {
+    slope = V::all(2) * V::max(V::all(0), x);  // 0 for NaN
+    return V::max(x, V::all(0)) * V::max(x, V::all(0));
   } else {
     slope = one;
     return x;
@@ -239,15 +245,11 @@ void with_activation(ops::Activation activation, Body&& body) {
     case Activation::kSilu: return body(std::integral_constant<Activation, Activation::kSilu>{});
     case Activation::kQuickGelu: return body(std::integral_constant<Activation, Activation::kQuickGelu>{});
     case Activation::kGeluTanh: return body(std::integral_constant<Activation, Activation::kGeluTanh>{});
+    case Activation::kRelu: return body(std::integral_constant<Activation, Activation::kRelu>{});
+    case Activation::kRelu2: return body(std::integral_constant<Activation, Activation::kRelu2>{});
     default: return body(std::integral_constant<Activation, Activation::kIdentity>{});
   }
 }
-inline bool is_smooth(ops::Activation a) {
-  using ops::Activation;
-  return a == Activation::kSilu || a == Activation::kQuickGelu || a == Activation::kGeluTanh ||
-         a == Activation::kIdentity;
-}
-
 }  // namespace
 
 template <class V>
@@ -278,7 +280,7 @@ void SimdLevel<V>::run(const ops::RmsNormBackwardArgs& args, const KernelContext
 
 template <class V>
 const char* SimdLevel<V>::decline(const ops::GluArgs& a, const KernelContext&) {
-  if (!is_smooth(a.activation)) return "takes silu, quick_gelu and gelu_tanh alone";
+  if (a.activation == ops::Activation::kGelu) return "does not take gelu by erf";
   return decline_rows<V>({&a.gate, &a.up, &a.y});
 }
 template <class V>
@@ -290,7 +292,7 @@ void SimdLevel<V>::run(const ops::GluArgs& args, const KernelContext& kernel) {
 
 template <class V>
 const char* SimdLevel<V>::decline_backward(const ops::GluArgs& a, const KernelContext&) {
-  if (!is_smooth(a.activation)) return "takes silu, quick_gelu and gelu_tanh alone";
+  if (a.activation == ops::Activation::kGelu) return "does not take gelu by erf";
   return decline_rows<V>({&a.gate, &a.up, &a.dy, &a.dgate, &a.dup});
 }
 template <class V>

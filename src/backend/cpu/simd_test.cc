@@ -2,6 +2,7 @@
 // machine.
 #include "backend/cpu/candidate_testing.h"
 #include "ops/activation.h"
+#include "ops/embedding.h"
 #include "ops/kv.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
@@ -66,7 +67,8 @@ TEST_F(Simd, Glu_and_its_backward_are_the_plain_ones) {
   sizes([&](int64_t rows, int64_t n, DType t) {
     const Tensor gate = with_nan(random_tensor(rng, {rows, n}, t, 20)), up = draw({rows, n}, t),
                  dy = draw({rows, n}, t);
-    for (Activation a : {Activation::kSilu, Activation::kGeluTanh, Activation::kQuickGelu, Activation::kIdentity}) {
+    for (Activation a : {Activation::kSilu, Activation::kGeluTanh, Activation::kQuickGelu, Activation::kRelu,
+                         Activation::kRelu2, Activation::kIdentity}) {
       compared += compare_candidates(ctx, glu_cpu, {dy}, kTight, [&](const std::vector<Tensor>& o) {
         return GluArgs{gate.view(), up.view(), o[0].view(), {}, {}, {}, a};
       });
@@ -96,7 +98,7 @@ TEST_F(Simd, Arithmetic_copies_and_fills_are_the_plain_ones) {
     const Tensor a = with_nan(draw({rows, n}, t));
     for (DType u : kTypes) {
       const Tensor b = draw({rows, n}, u), row = draw({n}, u), column = draw({rows}, u);
-      for (int op : {kBinaryAdd, kBinarySub, kBinaryMul})
+      for (int op : {kBinaryAdd, kBinarySub, kBinaryMul, kBinaryDiv})
         for (int broadcast : {0, 1, 2})
           for (bool accumulate : {false, true})
             compared += compare_candidates(ctx, binary_cpu, {a}, kTight, [&](const std::vector<Tensor>& o) {
@@ -110,6 +112,66 @@ TEST_F(Simd, Arithmetic_copies_and_fills_are_the_plain_ones) {
         });
     }
   });
+}
+
+TEST_F(Simd, Functions_of_an_element_are_the_plain_ones) {
+  sizes([&](int64_t rows, int64_t n, DType t) {
+    const Tensor x = with_nan(random_tensor(rng, {rows, n}, t, 4)),
+                 positive = affine(ctx, unary(ctx, x, Unary::kAbs), 1, 0.5f);
+    for (const Unary u : {Unary::kNeg, Unary::kExp, Unary::kSigmoid, Unary::kSqrt, Unary::kSquare, Unary::kAbs,
+                          Unary::kRelu, Unary::kSilu, Unary::kReciprocal}) {
+      const Tensor& from = u == Unary::kSqrt || u == Unary::kReciprocal ? positive : x;
+      compared += compare_candidates(ctx, unary_cpu, {x}, kTight, [&](const std::vector<Tensor>& o) {
+        return UnaryArgs{from.view(), o[0].view(), {}, {}, static_cast<int>(u), 0, 0};
+      });
+    }
+    compared += compare_candidates(ctx, unary_cpu, {x}, 0, [&](const std::vector<Tensor>& o) {
+      return UnaryArgs{x.view(), o[0].view(), {}, {}, kUnaryClamp, -0.75f, 1.25f};
+    });
+  });
+}
+
+TEST_F(Simd, Rows_of_tables_are_the_plain_ones) {
+  for (int64_t n : kColumns)
+    for (DType t : kTypes)
+      for (DType u : kTypes)
+        for (float scale : {1.f, 0.3f}) {
+          const Tensor table = draw({9, n}, u), ids = ids_of({8, 0, 3, 3}), y = draw({4, n}, t);
+          compared += compare_candidates(ctx, embedding_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
+            return EmbeddingArgs{ids.view(), nullptr, table.view(), o[0].view(), scale};
+          });
+          const quant::Format& format = quant::format(u == DType::kBF16 ? "bf16_tile" : "f32_panel");
+          quant::Weight weight = quant::allocate(format, 9, n);
+          std::vector<float> values(static_cast<size_t>(16 * n));
+          convert(table.bytes(), u, values.data(), DType::kF32, 9 * n);
+          format.encode_rows(weight, 0, 9, values.data());
+          compared += compare_candidates(ctx, embedding_cpu, {y}, 0, [&](const std::vector<Tensor>& o) {
+            return EmbeddingArgs{ids.view(), &weight, {}, o[0].view(), scale};
+          });
+        }
+}
+
+TEST_F(Simd, Sum_of_squares_is_the_plain_one) {
+  for (int64_t n : {0, 1, 17, 4096, 10007}) {
+    const Tensor x = draw({n}, DType::kF32), out = ctx.empty({1}, DType::kF64);
+    fill(ctx, out, 0);
+    compared += compare_candidates(ctx, sum_squares_cpu, {out}, 1e-12, [&](const std::vector<Tensor>& o) {
+      return SumSquaresArgs{x.view(), o[0].view()};
+    });
+  }
+}
+
+TEST_F(Simd, Columns_by_index_are_the_plain_ones) {
+  for (DType t : kTypes) {
+    const Tensor x = with_nan(draw({4, 9}, t)), index = ids_of({8, 0, 3, 3}), picked = draw({4}, t);
+    compared += compare_candidates(ctx, index_rows_cpu, {picked}, 0, [&](const std::vector<Tensor>& o) {
+      return IndexArgs{x.view(), index.view(), o[0].view(), kGatherColumns, false};
+    });
+    for (bool add : {false, true})
+      compared += compare_candidates(ctx, index_rows_cpu, {x}, 0, [&](const std::vector<Tensor>& o) {
+        return IndexArgs{picked.view(), index.view(), o[0].view(), kScatterColumns, add};
+      });
+  }
 }
 
 TEST_F(Simd, AdamW_is_the_plain_one) {
