@@ -1,13 +1,13 @@
 // The AMX inner kernel over a layer of eight tile registers, so that the same packing and indexing runs on the hardware
 // (gemm_amx.cc) and on the emulation of the documented semantics (amx_emulated.h, for tests on any machine).
 //
-//   many rows: 16 rows × 4 blocks          few rows: 32 rows × 2 blocks (B streams from memory)
-//            B0   B1   B2   B3                      B0   B1        C tiles 16 rows × 16 outputs f32
-//      A0    C0   C1   C2   C3                A0    C0   C1        A tiles 16 rows × 32 k bf16
-//                                             A1    C2   C3        B tiles 16 k pairs × 16 outputs (of bf16_tile)
+//            B0   B1        C tiles 16 rows × 16 outputs f32: tmm 0..3
+//      A0    0    1         A tiles 16 rows × 32 k bf16:      tmm 4, 5
+//      A1    2    3         B tiles 16 k pairs × 16 outputs:  tmm 6, 7 (a bf16_tile block is such a tile)
 //
-// Eight registers either way. The B panel stays in L1 while the rows of A go by; A comes from L2, which is the slower
-// the more of it is read, hence four uses of each of its tiles.
+// Four loads feed four TDPBF16PS. The B panel (2 blocks × 16 tiles = 32 KiB) stays in L1 while the rows of A go by; A
+// is loaded with the non-temporal hint so that it does not evict the panel. 16 rows × 4 blocks, which read half as much
+// of A, were slower on every shape (bench/kernels/cpu_gemm.md).
 #pragma once
 
 #include <immintrin.h>
@@ -20,7 +20,6 @@ namespace pmetal::cpu {
 
 // How A and B reach the registers.
 struct AmxTuning {
-  bool wide = true;           // 16 × 4 for many rows, else 32 × 2
   bool stream_a = true;       // A with the non-temporal hint, so that it does not evict the panel
   int64_t prefetch_a = 0;     // bytes ahead that A is prefetched into L1; 0: not
   int64_t prefetch_b = 4096;  // bytes ahead, where B streams from memory
@@ -32,16 +31,6 @@ class AmxBlock {
   static void run(const BlockArgs& s) {
     if (s.rows <= 0 || s.n_blocks <= 0) return;
     Tiles tiles;
-    if (s.rows > 32 && kTuning.wide) {
-      const int64_t full = s.rows / 16 * 16;
-      tiles.configure(16, 16);
-      wide_columns(tiles, s, 0, full);
-      if (full < s.rows) {
-        tiles.configure(static_cast<int>(s.rows - full), 0);
-        columns<1>(tiles, s, full, s.rows);
-      }
-      return tiles.release();
-    }
     const int64_t full = s.rows / 32 * 32, rest = s.rows - full;
     if (full > 0) {
       tiles.configure(16, 16);
@@ -77,70 +66,6 @@ class AmxBlock {
     int64_t left_, lines_, at_ = 0;
   };
 
-  // ---- 16 rows × 4 blocks: accumulators 0 to 3, A in 4, B in 5, 6, 7, 5
-  // -----------------------------------------------
-  static void wide_columns(Tiles& tiles, const BlockArgs& s, int64_t row_begin, int64_t row_end) {
-    int64_t j = 0;
-    for (; j + 4 <= s.n_blocks; j += 4) wide_rows<4>(tiles, s, j, row_begin, row_end);
-    if (s.n_blocks - j == 3)
-      wide_rows<3>(tiles, s, j, row_begin, row_end);
-    else if (s.n_blocks - j == 2)
-      wide_rows<2>(tiles, s, j, row_begin, row_end);
-    else if (s.n_blocks - j == 1)
-      wide_rows<1>(tiles, s, j, row_begin, row_end);
-  }
-
-  template <int NT>
-  static void wide_rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
-    Prefetch next(s.b_next, (row_end - row_begin + 15) / 16);
-    for (int64_t row = row_begin; row < row_end; row += 16) {
-      wide_group<NT>(tiles, s, j, row);
-      next.step();
-    }
-  }
-
-  template <int NT>
-  static void wide_group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row) {
-    const int64_t c_stride = s.c_stride * 4;
-    char* c = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
-    if (s.from_zero) {
-      tiles.template zero<0>();
-      if constexpr (NT > 1) tiles.template zero<1>();
-      if constexpr (NT > 2) tiles.template zero<2>();
-      if constexpr (NT > 3) tiles.template zero<3>();
-    } else {
-      tiles.template load<0>(c, c_stride);
-      if constexpr (NT > 1) tiles.template load<1>(c + 64, c_stride);
-      if constexpr (NT > 2) tiles.template load<2>(c + 128, c_stride);
-      if constexpr (NT > 3) tiles.template load<3>(c + 192, c_stride);
-    }
-    const char* a = s.a + row / 16 * s.a_tile_row_stride;
-    const char* b = s.b + j * s.b_stride;
-    for (int64_t d = 0; d < s.depth; d += 32) {
-      load_a<4>(tiles, a, s.a_row_stride);
-      tiles.template load<5>(b, 64);
-      tiles.template dot<0, 4, 5>();
-      if constexpr (NT > 1) {
-        tiles.template load<6>(b + s.b_stride, 64);
-        tiles.template dot<1, 4, 6>();
-      }
-      if constexpr (NT > 2) {
-        tiles.template load<7>(b + 2 * s.b_stride, 64);
-        tiles.template dot<2, 4, 7>();
-      }
-      if constexpr (NT > 3) {
-        tiles.template load<5>(b + 3 * s.b_stride, 64);
-        tiles.template dot<3, 4, 5>();
-      }
-      a += s.a_tile_stride;
-      b += 1024;
-    }
-    tiles.template store<0>(c, c_stride);
-    if constexpr (NT > 1) tiles.template store<1>(c + 64, c_stride);
-    if constexpr (NT > 2) tiles.template store<2>(c + 128, c_stride);
-    if constexpr (NT > 3) tiles.template store<3>(c + 192, c_stride);
-  }
-
   template <int T>
   static void load_a(Tiles& tiles, const char* a, int64_t stride) {
     if constexpr (kTuning.prefetch_a > 0)
@@ -151,8 +76,6 @@ class AmxBlock {
       tiles.template load<T>(a, stride);
   }
 
-  // ---- 32 rows × 2 blocks: accumulators 0 to 3, A in 4 and 5, B in 6 and 7
-  // ----------------------------------------------
   template <int MT>
   static void columns(Tiles& tiles, const BlockArgs& s, int64_t row_begin, int64_t row_end) {
     int64_t j = 0;
@@ -231,15 +154,15 @@ class AmxBlock {
 };
 
 // The AMX table: tiles for bf16, everything else from `base`.
-constexpr GemmKernels with_amx_block(GemmKernels base, const char* name, BlockFn block, bool wide) {
+constexpr GemmKernels with_amx_block(GemmKernels base, const char* name, BlockFn block) {
   base.name = name;
   base.block_bf16 = block;
   base.depth_granule = 32;
   base.a_tiled = true;
-  base.panel_blocks = wide ? 4 : 2;
+  base.panel_blocks = 2;
   base.few_rows = 32;
   base.block_rows = 512;
-  base.chunk_bf16 = wide ? 256 : 512;
+  base.chunk_bf16 = 512;
   base.super_blocks = 32;
   base.depth_outer_from = 2048;
   return base;

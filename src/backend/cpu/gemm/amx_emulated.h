@@ -70,7 +70,7 @@ class EmulatedTiles {
 };
 
 inline GemmKernels amx_emulated_kernels(const GemmKernels& base) {
-  return with_amx_block(base, "amx_emulated", AmxBlock<EmulatedTiles, AmxTuning{}>::run, AmxTuning{}.wide);
+  return with_amx_block(base, "amx_emulated", AmxBlock<EmulatedTiles, AmxTuning{}>::run);
 }
 
 }  // namespace pmetal::cpu

@@ -48,7 +48,7 @@ struct HardwareTiles {
 
 template <AmxTuning kTuning>
 GemmKernels amx_with(const char* name) {
-  return with_amx_block(avx512_kernels(), name, AmxBlock<HardwareTiles, kTuning>::run, kTuning.wide);
+  return with_amx_block(avx512_kernels(), name, AmxBlock<HardwareTiles, kTuning>::run);
 }
 
 }  // namespace
@@ -60,13 +60,10 @@ const GemmKernels& amx_kernels() {
 
 std::span<const GemmKernels> amx_variants() {
   static const GemmKernels kernels[] = {
-      amx_with<AmxTuning{.wide = false, .stream_a = true, .prefetch_a = 0}>("2x2 t1"),
-      amx_with<AmxTuning{.wide = false, .stream_a = false, .prefetch_a = 0}>("2x2 t0"),
-      amx_with<AmxTuning{.wide = false, .stream_a = false, .prefetch_a = 4096}>("2x2 t0 pf4"),
-      amx_with<AmxTuning{.wide = true, .stream_a = true, .prefetch_a = 0}>("1x4 t1"),
-      amx_with<AmxTuning{.wide = true, .stream_a = false, .prefetch_a = 0}>("1x4 t0"),
-      amx_with<AmxTuning{.wide = true, .stream_a = false, .prefetch_a = 4096}>("1x4 t0 pf4"),
-      amx_with<AmxTuning{.wide = true, .stream_a = true, .prefetch_a = 4096}>("1x4 t1 pf4"),
+      amx_with<AmxTuning{.stream_a = true, .prefetch_a = 0}>("A streamed"),
+      amx_with<AmxTuning{.stream_a = false, .prefetch_a = 0}>("A kept"),
+      amx_with<AmxTuning{.stream_a = false, .prefetch_a = 4096}>("A prefetched"),
+      amx_with<AmxTuning{.stream_a = true, .prefetch_a = 2048}>("A streamed, prefetched"),
   };
   return kernels;
 }
