@@ -3,7 +3,8 @@
 //   prefill  a block has 4 warps, each 16 · kM packed query rows, all keys of a tile
 //   decode   at most 16 packed rows; the 4 warps share a key tile, 16 keys each, and the keys of a sequence are cut
 //            among blocks; partial results are merged by their log-sum-exp, in a fixed order
-// Tiles of keys and values are double-buffered with cp.async. Reference: attention_plain.cu.
+// Tiles of keys and values are double-buffered with cp.async. Where few rows wait for memory (decode, kM = 1), weights
+// meet the values as two bf16 numbers: nothing is lost to their rounding. Reference: attention_plain.cu.
 //
 //            keys ->   64       64
 //   rows |  [ Q  ]  x [ Kᵀ ] -> S -> P = exp2(S − m)   P x [ V ] -> O  (registers)
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(AttentionLaunch a) 
           state[m].out[d][2 * h + 1] *= factor;
         }
       }
-      product_add<kD, S::kN>(state[m].out, s, v_tile(stage), key_of_warp);
+      product_add<kD, S::kN, kM == 1>(state[m].out, s, v_tile(stage), key_of_warp);
     }
     __syncthreads();
   }

@@ -139,20 +139,32 @@ __device__ __forceinline__ void product(float (&c)[kN][4], uint32_t a_tile, int 
     }
   }
 }
-// c[16, kD] += p[16, 8 · kN] · b[8 · kN, kD], p in registers as `product` leaves it
-template <int kD, int kN>
+// c[16, kD] += p[16, 8 · kN] · b[8 · kN, kD], p in registers as `product` leaves it. kExact: p as the sum of two bf16
+// numbers instead of rounded to one.
+template <int kD, int kN, bool kExact = false>
 __device__ __forceinline__ void product_add(float (&c)[kD / 8][4], const float (&p)[kN][4], uint32_t b_tile,
                                             int b_row) {
 #pragma unroll
   for (int k = 0; k < kN / 2; ++k) {
     const uint32_t a[4] = {pair(p[2 * k][0], p[2 * k][1]), pair(p[2 * k][2], p[2 * k][3]),
                            pair(p[2 * k + 1][0], p[2 * k + 1][1]), pair(p[2 * k + 1][2], p[2 * k + 1][3])};
+    uint32_t rest[4];
+    if constexpr (kExact) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        rest[i] = pair(p[2 * k + i / 2][i % 2 * 2] - __uint_as_float(a[i] << 16),
+                       p[2 * k + i / 2][i % 2 * 2 + 1] - __uint_as_float(a[i] & 0xffff0000u));
+    }
 #pragma unroll
     for (int d = 0; d < kD / 8; d += 2) {
       uint32_t b[4];
       load_matrices_transposed(b, bt_address<kD>(b_tile, b_row + k * 16, d));
       multiply_add(c[d], a, b[0], b[1]);
       multiply_add(c[d + 1], a, b[2], b[3]);
+      if constexpr (kExact) {
+        multiply_add(c[d], rest, b[0], b[1]);
+        multiply_add(c[d + 1], rest, b[2], b[3]);
+      }
     }
   }
 }
