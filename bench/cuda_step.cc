@@ -1,6 +1,7 @@
 // Whole steps on a GPU with random weights: prefill, decode, LoRA and full fine-tuning, on the shapes of bench/shapes.
-//   cuda_step SHAPES [--device cuda:0] [--check] [ROW...]     SHAPES: the folder bench/shapes
+//   cuda_step SHAPES [--device cuda:0] [--check] [--ops] [ROW...]     SHAPES: the folder bench/shapes
 // ROW selects rows by the beginning of their name (default: all). --check: a few steps of the smallest shape only.
+// --ops: seconds of a step by op and kernel; launch times, unless CUDA_LAUNCH_BLOCKING=1 makes each launch wait.
 // Decode rows start from 512 remembered tokens unless they say otherwise; greedy sampling is not part of them. Training
 // rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation.
 // Peers: best of llama.cpp, transformers, Liger on one H200; bounds: 4.25 TB/s and 785 TFLOP/s, both measured there.
@@ -15,6 +16,8 @@
 #include "infer/kv.h"
 #include "models/checkpoint.h"
 #include "ops/device.h"
+#include "sm_clock.h"
+#include "tensor/op_times.h"
 #include "train/flat_parameters.h"
 #include "train/sequence_loss.h"
 
@@ -63,12 +66,36 @@ std::vector<int32_t> random_tokens(PhiloxStream& rng, int64_t n, int64_t vocabul
 
 struct Timing {
   std::vector<double> seconds;  // sorted
+  unsigned mhz = 0;             // median SM clock, 0: not known
   double median() const { return seconds[seconds.size() / 2]; }
 };
+bool wants_ops = false;
+
+void print_ops(const OpTimes& times) {
+  std::vector<OpTime> rows = times.rows();
+  std::sort(rows.begin(), rows.end(), [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
+  double all = 0;
+  for (const OpTime& r : rows) all += r.seconds;
+  for (const OpTime& r : rows)
+    std::printf("#   %-22.*s %-14.*s %6ld calls %9.3f ms %5.1f %%\n", static_cast<int>(r.op.size()), r.op.data(),
+                static_cast<int>(r.kernel.size()), r.kernel.data(), static_cast<long>(r.calls), 1e3 * r.seconds,
+                100 * r.seconds / all);
+}
+
 template <class Body>
 Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
+  static SmClock clock(static_cast<unsigned>(ctx.device().index));
   for (int i = 0; i < warm; ++i) body();
   ops::synchronize(ctx);
+  if (wants_ops) {
+    OpTimes times;
+    ctx.set_op_times(&times);
+    body();
+    ctx.set_op_times(nullptr);
+    ops::synchronize(ctx);
+    print_ops(times);
+  }
+  clock.clear();
   Timing t;
   const double end = now() + budget_s;
   while (static_cast<int>(t.seconds.size()) < 3 || (now() < end && static_cast<int>(t.seconds.size()) < most)) {
@@ -76,7 +103,9 @@ Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
     body();
     ops::synchronize(ctx);
     t.seconds.push_back(now() - start);
+    clock.sample();
   }
+  t.mhz = clock.median_mhz();
   std::sort(t.seconds.begin(), t.seconds.end());
   return t;
 }
@@ -237,6 +266,7 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
   std::printf("%-18s %9.0f tok/s  (%.2f ms, %.2f .. %.2f, %zu runs)  %4.1f %% of %7.0f  peak %6.1f GiB", row.name, rate,
               1e3 * t.median(), 1e3 * t.seconds.front(), 1e3 * t.seconds.back(), t.seconds.size(), 100 * rate / limit,
               limit, static_cast<double>(ctx.allocator().stats().peak_bytes) / (1 << 30));
+  if (t.mhz) std::printf("  %u MHz", t.mhz);
   if (parts > 1) std::printf("  %ld parts", static_cast<long>(parts));
   std::printf("  peer %7.0f", row.peer);
   if (row.peer_gib > 0) std::printf(" (%.0f GiB)", row.peer_gib);
@@ -255,13 +285,15 @@ int run(int argc, char** argv) {
       device = argv[++i];
     else if (arg == "--check")
       check = true;
+    else if (arg == "--ops")
+      wants_ops = true;
     else if (shapes.empty())
       shapes = arg;
     else
       wanted.push_back(arg);
   }
   if (shapes.empty()) {
-    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--check] [ROW...]\n");
+    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--check] [--ops] [ROW...]\n");
     return 2;
   }
   Context ctx = ops::make_context(parse_device(device), std::make_shared<ThreadPool>(0));
