@@ -1,4 +1,5 @@
-// Launchers of attention and attention_backward: tensor cores, then the plain kernels.
+// Launchers of attention and attention_backward: wgmma where the device has it, tensor cores of any kind, then the
+// plain kernels.
 #include "ops/attention.h"
 
 #include "backend/cuda/launch.h"
@@ -9,7 +10,7 @@ namespace {
 using ops::AttentionArgs;
 using ops::AttentionBackwardArgs;
 
-constexpr int64_t kDecodeRows = 16, kKeyTile = 64, kBlocksPerMultiprocessor = 3;
+constexpr int64_t kDecodeRows = 16, kWarpgroupRows = 64, kKeyTile = 64, kBlocksPerMultiprocessor = 3;
 
 AttentionLaunch common(const AttentionArgs& args) {
   AttentionLaunch a{};
@@ -46,6 +47,12 @@ const char* decline_tensor_cores(const AttentionArgs& args, const KernelContext&
   return nullptr;
 }
 
+const char* decline_sm90(const AttentionArgs& args, const KernelContext& kernel) {
+  if (!has_sm90_kernels() || !stream_of(kernel).is_sm90()) return "no wgmma: built without sm_90a, or another device";
+  if (args.max_q * (args.q.dim(1) / args.k.dim(1)) <= kWarpgroupRows) return "few query rows";
+  return decline_tensor_cores(args, kernel);
+}
+
 // 0: not a decode step
 int64_t splits_of(const AttentionArgs& args, const KernelContext& kernel) {
   const int64_t group = args.q.dim(1) / args.k.dim(1);
@@ -68,6 +75,12 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
   check_launch("attention");
 }
 
+void run_sm90(const AttentionArgs& args, const KernelContext& kernel) {
+  if (args.q.numel() == 0) return;
+  launch_attention_sm90(stream_of(kernel).handle(), common(args));
+  check_launch("attention (sm90)");
+}
+
 void run_plain(const AttentionArgs& args, const KernelContext& kernel) {
   if (args.q.numel() == 0) return;
   launch_attention_plain(stream_of(kernel).handle(), common(args));
@@ -85,6 +98,25 @@ const char* decline_backward(const AttentionBackwardArgs& args, const KernelCont
 }
 const char* decline_backward_plain(const AttentionBackwardArgs& args, const KernelContext& kernel) {
   return decline_plain(args.forward, kernel);
+}
+const char* decline_backward_sm90(const AttentionBackwardArgs& args, const KernelContext& kernel) {
+  if (const char* why = decline_sm90(args.forward, kernel)) return why;
+  if (std::max(args.forward.q.dim(2), args.forward.out.dim(2)) <= 64) return "heads of 64 or less";
+  return decline_backward(args, kernel);
+}
+// one more for each row and head
+int64_t sm90_bytes(const AttentionBackwardArgs& args, const KernelContext& kernel) {
+  return 2 * delta_bytes(args, kernel);
+}
+void run_backward_sm90(const AttentionBackwardArgs& args, const KernelContext& kernel) {
+  if (args.forward.q.numel() == 0) return;
+  AttentionLaunch a = common(args.forward);
+  a.dout = args.dout, a.dq = args.dq, a.dk = args.dk, a.dv = args.dv, a.dsinks = args.dsinks;
+  a.delta = static_cast<float*>(kernel.workspace);
+  const cudaStream_t stream = stream_of(kernel).handle();
+  if (args.dsinks) launch_attention_delta(stream, a);
+  launch_attention_backward_sm90(stream, a);
+  check_launch("attention_backward (sm90)");
 }
 template <void (*kLaunch)(StreamHandle, const AttentionLaunch&)>
 void run_backward(const AttentionBackwardArgs& args, const KernelContext& kernel) {
@@ -104,10 +136,12 @@ void run_backward(const AttentionBackwardArgs& args, const KernelContext& kernel
 namespace pmetal::ops {
 namespace {
 const Candidate<AttentionArgs> kForward[] = {
+    {"sm90", cuda::decline_sm90, cuda::run_sm90},
     {"tensor_cores", cuda::decline_tensor_cores, cuda::run_tensor_cores, cuda::decode_workspace},
     {"plain", cuda::decline_plain, cuda::run_plain},
 };
 const Candidate<AttentionBackwardArgs> kBackward[] = {
+    {"sm90", cuda::decline_backward_sm90, cuda::run_backward_sm90, cuda::sm90_bytes},
     {"tensor_cores", cuda::decline_backward, cuda::run_backward<cuda::launch_attention_backward>, cuda::delta_bytes},
     {"plain", cuda::decline_backward_plain, cuda::run_backward<cuda::launch_attention_backward_plain>,
      cuda::delta_bytes},

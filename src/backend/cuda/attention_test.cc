@@ -162,5 +162,95 @@ TEST_F(CudaAttention, Gradients) {
   }
 }
 
+// A case's tensors on a device, and the kernels' arguments over them.
+struct Kernels {
+  Tensor q, k, v, sinks, dout, out, lse, dq, dk, dv, cu_q, kv_len, cu_k;
+  AttentionArgs forward;
+  AttentionBackwardArgs backward;
+  Kernels(Context& ctx, PhiloxStream& rng, const Case& c) {
+    const auto random = [&](const Shape& shape) { return to_device(ctx, random_tensor(rng, shape, c.dtype)); };
+    const int64_t q_heads = c.kv_heads * c.group;
+    q = random({c.q_rows(), q_heads, c.d_k}), dout = random({c.q_rows(), q_heads, c.d_v});
+    k = random({c.k_rows(), c.kv_heads, c.d_k}), v = random({c.k_rows(), c.kv_heads, c.d_v});
+    if (c.sinks) sinks = random({q_heads}), forward.sinks = sinks.view();
+    out = ctx.empty(dout.shape(), c.dtype), lse = ctx.empty({c.q_rows(), q_heads}, DType::kF32);
+    dq = ctx.empty(q.shape(), c.dtype), dk = ctx.empty(k.shape(), c.dtype), dv = ctx.empty(v.shape(), c.dtype);
+    cu_q = to_device(ctx, ids_of(borders(c.queries))), cu_k = to_device(ctx, ids_of(borders(c.keys)));
+    kv_len = to_device(ctx, ids_of(c.keys));
+    forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.out = out.view();
+    forward.lse = lse.view(), forward.cu_q = cu_q.view(), forward.cu_k = cu_k.view(), forward.kv_len = kv_len.view();
+    forward.mask = c.options.mask, forward.scale = c.options.scale, forward.softcap = c.options.softcap;
+    forward.max_q = *std::max_element(c.queries.begin(), c.queries.end());
+    forward.max_kv = *std::max_element(c.keys.begin(), c.keys.end());
+    backward.forward = forward;
+    backward.dout = dout.view(), backward.dq = dq.view(), backward.dk = dk.view(), backward.dv = dv.view();
+  }
+};
+
+// Each list's candidates against its last one, which the tests above hold against the CPU where it is taken.
+TEST_F(CudaAttention, Every_kernel_equals_the_plain_one) {
+  if (!gpu->device().is_cuda()) return;
+  int forward = 0, backward = 0;
+  for (int i = 0; i < cases(60); ++i) {
+    Case c = draw(rng, i % 4 == 0, i % 2 == 1);
+    c.dtype = DType::kBF16;
+    if (c.q_rows() == 0) continue;
+    SCOPED_TRACE(c.text());
+    Kernels t(*gpu, rng, c);
+    const auto compare_lists = [&](const auto& list, const auto& args, const std::vector<Tensor>& outputs, int& n) {
+      const auto results = [&](const auto& candidate) {
+        std::vector<std::vector<double>> all;
+        for (const Tensor& o : outputs) fill(*gpu, o, NAN);
+        if (!run_candidate(*gpu, candidate, args)) return all;
+        for (const Tensor& o : outputs) all.push_back(values_of(to_host(*gpu, o)));
+        return all;
+      };
+      const auto want = results(list.candidates.back());
+      for (const auto& candidate : list.candidates.first(list.candidates.size() - 1)) {
+        const auto got = results(candidate);
+        n += got.empty() ? 0 : 1;
+        for (size_t o = 0; o < got.size(); ++o)
+          EXPECT_LE(error(got[o], want[o]), 1e-2) << list.op << " " << candidate.name << " output " << o;
+      }
+    };
+    compare_lists(attention_cuda, t.forward, {t.out, t.lse}, forward);
+    run_candidate(*gpu, attention_cuda.candidates.back(), t.forward);
+    compare_lists(attention_backward_cuda, t.backward, {t.dq, t.dk, t.dv}, backward);
+  }
+  EXPECT_GT(forward, 0);
+  EXPECT_GT(backward, 0);
+}
+
+TEST_F(CudaAttention, Nan_reaches_the_rows_that_see_it_and_no_others) {
+  Case c;
+  c.queries = c.keys = {150};
+  c.kv_heads = 2, c.group = 2, c.d_k = c.d_v = 128;
+  c.options.scale = 0.1f;
+  c.dtype = DType::kBF16, c.sinks = false;
+  constexpr int64_t kKey = 70, kQuery = 20;
+  std::vector<double> query(static_cast<size_t>(c.q_rows() * 4 * 128)), key(static_cast<size_t>(c.k_rows() * 2 * 128));
+  for (double& x : query) x = rng.normal();
+  for (double& x : key) x = rng.normal();
+  query[kQuery * 4 * 128 + 5] = key[kKey * 2 * 128 + 7] = NAN;
+  const Tensor q = converted(tensor_of(query, {c.q_rows(), 4, 128}, DType::kF64), c.dtype),
+               k = converted(tensor_of(key, {c.k_rows(), 2, 128}, DType::kF64), c.dtype);
+  const AttentionRows rows{to_device(*gpu, ids_of(borders(c.queries))),
+                           to_device(*gpu, ids_of(c.keys)),
+                           to_device(*gpu, ids_of(borders(c.keys))),
+                           {},
+                           150,
+                           150};
+  const Tensor keys = to_device(*gpu, k);
+  const Tensor values = to_device(*gpu, random_tensor(rng, k.shape(), c.dtype));
+  const std::vector<double> out =
+      values_of(to_host(*gpu, attention(*gpu, to_device(*gpu, q), keys, values, rows, c.options)));
+  for (int64_t row = 0; row < 150; ++row)
+    for (int64_t head = 0; head < 4; ++head) {
+      const bool sees = (row >= kKey && head < 2) || (row == kQuery && head == 0);
+      EXPECT_EQ(std::isnan(out[static_cast<size_t>((row * 4 + head) * 128)]), sees)
+          << "row " << row << " head " << head;
+    }
+}
+
 }  // namespace
 }  // namespace pmetal::ops

@@ -107,6 +107,21 @@ class Cuda : public testing::Test {
   PhiloxStream rng{7, RngPurpose::kSynthetic};
 };
 
+// Runs one candidate of a list by hand, with workspace of its own; false: it declines.
+template <class Args>
+bool run_candidate(Context& ctx, const Candidate<Args>& candidate, const Args& args) {
+  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0};
+  if (candidate.decline && candidate.decline(args, kernel)) return false;
+  Buffer workspace;
+  if (candidate.workspace) {
+    kernel.workspace_bytes = candidate.workspace(args, kernel);
+    workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+    kernel.workspace = workspace.data();
+  }
+  candidate.run(args, kernel);
+  return true;
+}
+
 inline double tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-5 : dtype == DType::kF16 ? 2e-3 : 1e-2; }
 
 }  // namespace pmetal::cuda_testing

@@ -63,6 +63,9 @@ Stream::Stream(int device) : device_(device) {
   check(cudaSetDevice(device), "cudaSetDevice");
   check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "stream");
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "device attribute");
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "device attribute");
+  is_sm90_ = major == 9;
   staging_ = std::make_unique<Staging>();
 }
 

@@ -23,6 +23,7 @@ class Stream {
   cudaStream_t handle() const { return handle_; }
   int device() const { return device_; }
   int multiprocessors() const { return multiprocessors_; }
+  bool is_sm90() const { return is_sm90_; }  // Hopper: compute capability 9.x
   Products& products();
   void upload(const void* from, void* to, int64_t bytes);    // returns when `from` may change; the copy is queued
   void download(const void* from, void* to, int64_t bytes);  // waits
@@ -30,6 +31,7 @@ class Stream {
 
  private:
   int device_, multiprocessors_ = 0;
+  bool is_sm90_ = false;
   cudaStream_t handle_ = nullptr;
   std::unique_ptr<Staging> staging_;
   std::unique_ptr<Products> products_;

@@ -1,0 +1,13 @@
+// In place of the *_sm90.cu kernels where the build's architectures have no sm_90a.
+#include "backend/cuda/kernels.h"
+#include "base/error.h"
+
+namespace pmetal::cuda {
+
+bool has_sm90_kernels() { return false; }
+void launch_attention_sm90(StreamHandle, const AttentionLaunch&) { PMETAL_ASSERT(false, "built without sm_90a"); }
+void launch_attention_backward_sm90(StreamHandle, const AttentionLaunch&) {
+  PMETAL_ASSERT(false, "built without sm_90a");
+}
+
+}  // namespace pmetal::cuda
