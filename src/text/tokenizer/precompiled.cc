@@ -12,6 +12,14 @@ namespace {
 
 constexpr size_t kMaxGraphemeBytes = 5;
 
+// Marks that Unicode 16 and 17 added and utf8proc does not know to be such: they break as any mark does. Found by
+// asking the reference library about every code point of the first plane behind a character that the map replaces.
+int32_t known_mark(uint32_t c) {
+  constexpr uint32_t kAnyMark = 0x301;
+  return static_cast<int32_t>(c == 0x897 || (c >= 0x1acf && c <= 0x1add) || (c >= 0x1ae0 && c <= 0x1aeb) ? kAnyMark
+                                                                                                         : c);
+}
+
 // end of the extended grapheme cluster that starts at text[at]
 size_t grapheme_end(std::string_view text, size_t at) {
   utf8proc_int32_t state = 0;
@@ -19,8 +27,7 @@ size_t grapheme_end(std::string_view text, size_t at) {
   while (at < text.size()) {
     size_t after = at;
     const uint32_t next = next_char(text, after);
-    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(c), static_cast<utf8proc_int32_t>(next), &state))
-      break;
+    if (utf8proc_grapheme_break_stateful(known_mark(c), known_mark(next), &state)) break;
     c = next;
     at = after;
   }
