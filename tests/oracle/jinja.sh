@@ -5,4 +5,5 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 export PYTHONDONTWRITEBYTECODE=1
 /usr/bin/python3 "$here/jinja.py" "$1"
+/usr/bin/python3 -W ignore "$here/random_templates.py" "$1" 6000
 /usr/bin/python3 "$here/conversations.py" "$1" 4000

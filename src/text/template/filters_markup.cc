@@ -119,7 +119,6 @@ Value filter_xmlattr(Interpreter& in, const Value& v, CallArgs& args) {
 
 Value filter_urlize(Interpreter& in, const Value& v, CallArgs& args) {
   const Bound bound("urlize", args, {"trim_url_limit", "nofollow", "target", "rel", "extra_schemes"});
-  if (v.is_undefined()) throw_undefined(v);
   UrlizeOptions options;
   if (bound.has(0) && !bound[0].is_none()) options.trim_limit = to_index(bound[0]);
   std::vector<std::string> rel;

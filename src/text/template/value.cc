@@ -454,7 +454,7 @@ std::function<bool(Value&)> make_iterator(const Value& v) {
         const std::string& text = v.text();
         if (position >= text.size()) return false;
         const size_t n = unicode::sequence_length(text, position);
-        out = Value::string(text.substr(position, n), v.is_markup());
+        out = Value::string(text.substr(position, n));  // of Markup too
         position += n;
         return true;
       };
