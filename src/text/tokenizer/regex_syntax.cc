@@ -29,6 +29,17 @@ constexpr std::string_view kWordItems =
 // A character whose category Unicode 16 changed, against PCRE2's data: no longer Mn but Mc.
 constexpr std::string_view kMovedToMc = "\\x{1171e}";
 
+// what these properties hold beyond PCRE2's data and the newer characters of their categories
+constexpr std::string_view kMoreAlphabetic =
+    "\\x{363}-\\x{36f}\\x{897}\\x{c04}\\x{cf3}\\x{f82}-\\x{f83}\\x{1dd3}-\\x{1de6}\\x{10d69}\\x{10efc}\\x{11080}-\\x{"
+    "11081}\\x{11241}\\x{113b8}-\\x{113c0}\\x{113c2}\\x{113c5}\\x{113c7}-\\x{113ca}\\x{113cc}-\\x{113cd}\\x{11f00}-\\x{"
+    "11f01}\\x{11f03}\\x{11f34}-\\x{11f3a}\\x{11f3e}-\\x{11f40}\\x{1611e}-\\x{1612e}\\x{1e08f}";
+constexpr std::string_view kMoreLowercase = "\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}\\x{1e030}-\\x{1e06d}";
+constexpr std::string_view kMoreEmoji =
+    "\\x{1f6dc}\\x{1fa75}-\\x{1fa77}\\x{1fa87}-\\x{1fa89}\\x{1fa8f}\\x{1faad}-\\x{1faaf}\\x{1fabb}-\\x{1fabf}\\x{1fac6}"
+    "\\x{1face}-\\x{1facf}\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}-\\x{1fae9}\\x{1faf7}-\\x{1faf8}";
+constexpr std::string_view kMoreIdeographic = "\\x{18cff}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}";
+
 // what scripts have gained since PCRE2's Unicode 14
 struct ScriptUpdate {
   std::string_view script, items;
@@ -36,7 +47,7 @@ struct ScriptUpdate {
 constexpr ScriptUpdate kScriptUpdates[] = {
     {"Han", "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
     {"Cyrillic", "\\x{1c89}\\x{1c8a}\\x{1e030}-\\x{1e06d}\\x{1e08f}"},
-    {"Latin", "\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}"},
+    {"Latin", "\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{1df25}-\\x{1df2a}"},
     {"Arabic", "\\x{897}\\x{10ec2}-\\x{10ec4}\\x{10efc}-\\x{10eff}"},
     {"Devanagari", "\\x{11b00}-\\x{11b09}"},
     {"Hiragana", "\\x{1b132}"},
@@ -46,13 +57,13 @@ constexpr ScriptUpdate kScriptUpdates[] = {
     {"Myanmar", "\\x{116d0}-\\x{116e3}"},
 };
 
-// class items for the characters of a general category (or of all with that first letter; "" = all but category C) that
-// PCRE2 does not know yet
-std::string newer_items(std::string_view category) {
+// class items for the characters of a general category (or of all with that first letter; "" = all) that PCRE2
+// does not know yet
+std::string newer_items(std::string_view category, std::string_view but = "-") {
   std::string items;
   for (const CategoryUpdate& u : kRegexUpdates) {
     const std::string_view is(u.category);
-    if (!is.starts_with(category) || (category.empty() && is.starts_with("C"))) continue;
+    if (!is.starts_with(category) || is.starts_with(but)) continue;
     items += fmt::format("\\x{{{:x}}}", u.first);
     if (u.last > u.first) items += fmt::format("-\\x{{{:x}}}", u.last);
   }
@@ -82,15 +93,19 @@ CharSet category(const std::string& name) {
   const std::string known = "\\p{" + name + "}";
   if (name == "Mc") return {known + newer_items(name) + std::string(kMovedToMc)};
   if (name == "Mn") return {newer_items(name), {"(?!" + std::string(kMovedToMc) + ")" + known}};
-  if (name == "C" || name == "Cn") return {newer_items(name), {"(?![" + newer_items("") + "])" + known}};
+  if (name == "Cn") return {newer_items(name), {"(?![" + newer_items("") + "])" + known}};
+  if (name == "C") return {newer_items(name), {"(?![" + newer_items("", "C") + "])" + known}};
   return {known + newer_items(name)};
 }
 
 // sets that [:name:] and \p{Name} share
 std::optional<CharSet> named(std::string_view name) {
-  if (name == "alpha" || name == "alphabetic") return CharSet{"\\p{Alphabetic}" + newer_items("L")};
-  if (name == "alnum") return CharSet{"\\p{Alphabetic}\\p{Nd}" + newer_items("L") + newer_items("Nd")};
-  if (name == "lower" || name == "lowercase") return CharSet{"\\p{Lowercase}\\x{1e030}-\\x{1e06d}" + newer_items("Ll")};
+  if (name == "alpha" || name == "alphabetic")
+    return CharSet{"\\p{Alphabetic}" + newer_items("L") + std::string(kMoreAlphabetic)};
+  if (name == "alnum")
+    return CharSet{"\\p{Alphabetic}\\p{Nd}" + newer_items("L") + newer_items("Nd") + std::string(kMoreAlphabetic)};
+  if (name == "lower" || name == "lowercase")
+    return CharSet{"\\p{Lowercase}" + newer_items("Ll") + std::string(kMoreLowercase)};
   if (name == "upper" || name == "uppercase") return CharSet{"\\p{Uppercase}" + newer_items("Lu")};
   if (name == "digit") return category("Nd");
   if (name == "space" || name == "whitespace") return CharSet{std::string(kSpaceItems)};
@@ -306,8 +321,9 @@ class Translator {
     }
     if (folded == "word") return {word_items() + std::string(kLatinNumbers)};
     if (std::optional<CharSet> set = named(folded)) return *set;
-    for (const std::string_view binary : {"Emoji", "Ideographic", "ID_Continue", "Any"})
-      if (name == binary) return {"\\p{" + name + "}"};
+    if (name == "Emoji") return {"\\p{Emoji}" + std::string(kMoreEmoji)};
+    if (name == "Ideographic") return {"\\p{Ideographic}" + std::string(kMoreIdeographic)};
+    if (name == "ID_Continue" || name == "Any") return {"\\p{" + name + "}"};
     CharSet set{"\\p{sc:" + name + "}"};  // PCRE2 would take script extensions
     for (const ScriptUpdate& update : kScriptUpdates)
       if (name == update.script) set.items += update.items;

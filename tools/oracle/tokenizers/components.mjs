@@ -43,11 +43,11 @@ export function components() {
   for (const prepend_scheme of ['first', 'never', 'always'])
     for (const split of [true, false])
       out[`Metaspace_${prepend_scheme}_${split}`] = file(null, { type: 'Metaspace', replacement: '\u2581', prepend_scheme, split }, unkModel);
-  // what released tokenizers use; other scripts, sub-categories and bracket names follow PCRE2's Unicode version
-  const patterns = ['\\s', '\\w', '\\d', '\\S', '\\W', '\\D', '\\h', '.', '(?i:s)', '(?i:k)', "(?i:'s|'t|'re|'ve|'m|'ll|'d)", '[^\\S\\n]', '[\\w]',
+  // other scripts follow PCRE2's Unicode version
+  const patterns = ['\\s', '\\w', '\\d', '\\S', '\\W', '\\D', '\\h', '.', '(?i:s)', '(?i:k)', "(?i:'s|'t|'re|'ve|'m|'ll|'d)", '\\b\\w', '[[:alpha:]]', '[[:punct:]]', '[[:graph:]]', '[[:lower:]]', '[^\\S\\n]', '[\\w]',
     '[\\p{L}&&[^\\p{Han}]]+'];
   for (const p of ['L', 'Lu', 'Ll', 'Lt', 'Lm', 'Lo', 'M', 'N', 'Nd', 'Nl', 'No', 'P', 'Pc', 'S', 'Sc', 'Sk', 'Z', 'Zs', 'Cc', 'Cf', 'Han',
-    'Thai', 'Hangul', 'Greek', '^L'])
+    'Thai', 'Hangul', 'Greek', 'Latin', 'Cyrillic', 'Arabic', 'Mn', 'Mc', 'Cn', 'C', 'Sm', 'So', 'Po', 'Pd', 'Emoji', 'Ideographic', 'Alphabetic', 'Lowercase', '^L'])
     patterns.push(`\\p{${p}}`);
   patterns.forEach((p) => { out[`Regex ${p}`] = file(null, regex(p), unkModel); });
   const added = (content, flags) => ({ id: 1, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: false, ...flags });
