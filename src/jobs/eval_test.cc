@@ -46,7 +46,7 @@ std::vector<fs::path> evaluated_models() {
   return all;
 }
 
-TEST(Eval, Perplexity_of_the_trained_models_is_the_stored_one) {
+TEST(EvalTrained, Perplexity_of_the_trained_models_is_the_stored_one) {
   for (const fs::path& folder : evaluated_models()) {
     const auto stored = formats::read_json(folder / "evaluation.json");
     for (const auto& [dtype, tolerance] : {std::pair{"f32", 1e-3}, std::pair{"bf16", 1e-2}}) {
@@ -62,7 +62,7 @@ TEST(Eval, Perplexity_of_the_trained_models_is_the_stored_one) {
   }
 }
 
-TEST(Eval, Greedy_continuations_of_the_trained_models_are_the_stored_ones) {
+TEST(EvalTrained, Greedy_continuations_of_the_trained_models_are_the_stored_ones) {
   for (const fs::path& folder : evaluated_models()) {
     Context ctx{std::make_shared<ThreadPool>(2)};
     const auto checkpoint = models::Checkpoint::open(folder.string());
