@@ -14,6 +14,7 @@
 #include "adapters/adapter.h"
 #include "base/rng.h"
 #include "infer/kv.h"
+#include "infer/step_runner.h"
 #include "models/checkpoint.h"
 #include "ops/device.h"
 #include "sm_clock.h"
@@ -134,11 +135,12 @@ Timing decode(Context& ctx, models::Model& model, const Row& row, int most) {
   for (int64_t i = 0; i < row.size; ++i) states.emplace_back(store);
   prefill(ctx, model, store, states, row.context, rng);
   const std::vector<int32_t> tokens = random_tokens(rng, row.size, model.info().vocabulary);
+  infer::StepRunner runner(ctx, model, store);
   return measure(ctx, 5, 3, std::min(most, static_cast<int>(kRoom) - 8), [&] {
     std::vector<nn::StepSequence> step;
     for (size_t i = 0; i < states.size(); ++i)
       step.push_back({.state = &states[i], .tokens = std::span(tokens).subspan(i, 1)});
-    step_logits(ctx, model, store.begin_step(ctx, step));
+    runner.run(step);
   });
 }
 

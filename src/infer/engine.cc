@@ -52,7 +52,8 @@ Engine::Engine(Context& ctx, models::Model& model, EngineOptions options)
       model_(model),
       options_(std::move(options)),
       max_context_(options_.max_pages * nn::kPageTokens),
-      store_(make_kv_store(ctx, model, options_.max_pages)) {
+      store_(make_kv_store(ctx, model, options_.max_pages)),
+      runner_(ctx, model, store_) {
   for (int64_t limit : {options_.max_context, model.info().max_positions})
     if (limit > 0) max_context_ = std::min(max_context_, limit);
   PMETAL_ASSERT(options_.max_step_tokens > 0 && options_.max_sequences > 0 && options_.max_chunk > 0);
@@ -244,7 +245,6 @@ Update Engine::draw(Sequence& s, std::span<float> logits) {
 
 void Engine::forward(std::span<const Scheduled> plan, std::vector<Update>& updates, std::vector<Sequence*>& owners) {
   std::vector<nn::StepSequence> steps;
-  bool any_rows = false;
   for (const Scheduled& s : plan) {
     Sequence& q = *s.sequence;
     const bool is_last = s.n == q.rest();
@@ -253,14 +253,12 @@ void Engine::forward(std::span<const Scheduled> plan, std::vector<Update>& updat
          .tokens = std::span(q.tokens).subspan(static_cast<size_t>(q.memory.length()), static_cast<size_t>(s.n)),
          .adapter = q.group->request.adapter,
          .no_rows = !is_last});
-    any_rows |= is_last;
     if (q.sampler.history().output_length() == 0) counters_.prompt_tokens += s.n;
   }
-  const nn::KvStore::Step step = store_.begin_step(ctx_, steps);
-  const Tensor hidden = models::forward(ctx_, model_, step.batch);
+  const StepRunner::Result step = runner_.run(steps);
   ++counters_.steps;
-  if (!any_rows) return;
-  const Tensor z = ops::to_host(ctx_, models::logits(ctx_, model_, hidden, &step.batch));
+  if (!step.logits) return;
+  const Tensor z = ops::to_host(ctx_, step.logits);
   const int64_t vocabulary = z.dim(1);
 
   struct Row {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "infer/request.h"
+#include "infer/step_runner.h"
 #include "infer/text_stream.h"
 #include "models/model.h"
 #include "nn/kv_store.h"
@@ -46,7 +47,7 @@ class Generation {
 
 class Engine {
  public:
-  // Model and context are borrowed.
+  // Model and context are borrowed; the model's weights and adapters do not change while the engine lives.
   Engine(Context& ctx, models::Model& model, EngineOptions options);
   ~Engine();
 
@@ -92,6 +93,7 @@ class Engine {
   EngineOptions options_;
   int64_t max_context_;
   nn::KvStore store_;
+  StepRunner runner_;
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in order of arrival, choices of a request side by side
   EngineCounters counters_;
   int64_t arrivals_ = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "infer/kv.h"
+#include "infer/step_runner.h"
 
 namespace pmetal::infer {
 
@@ -20,12 +21,12 @@ int32_t arg_max(const float* row, int64_t n) { return static_cast<int32_t>(std::
 
 std::vector<int32_t> generate_greedy(Context& ctx, models::Model& model, std::span<const int32_t> prompt, int64_t n) {
   nn::KvStore store = make_kv_store(ctx, model, nn::KvStore::pages_for(static_cast<int64_t>(prompt.size()) + n));
+  StepRunner runner(ctx, model, store);
   nn::SequenceState state(store);
   std::vector<int32_t> generated, next(prompt.begin(), prompt.end());
   while (static_cast<int64_t>(generated.size()) < n) {
     const nn::StepSequence sequence[] = {{.state = &state, .tokens = next}};
-    const nn::KvStore::Step step = store.begin_step(ctx, sequence);
-    const Tensor z = ops::to_host(ctx, models::logits(ctx, model, models::forward(ctx, model, step.batch)));
+    const Tensor z = ops::to_host(ctx, runner.run(sequence).logits);
     const int32_t best = arg_max(z.data<float>(), z.dim(1));
     generated.push_back(best);
     next = {best};
@@ -43,6 +44,7 @@ std::vector<std::vector<int32_t>> generate_greedy(Context& ctx, models::Model& m
     for (size_t i = 0; i < n; ++i)
       pages += nn::KvStore::pages_for(static_cast<int64_t>(prompts[first + i].size()) + max_tokens);
     nn::KvStore store = make_kv_store(ctx, model, pages);
+    StepRunner runner(ctx, model, store);
     std::vector<nn::SequenceState> states;
     for (size_t i = 0; i < n; ++i) states.emplace_back(store);
     std::vector<std::vector<int32_t>> next(prompts.begin() + static_cast<int64_t>(first),
@@ -52,9 +54,7 @@ std::vector<std::vector<int32_t>> generate_greedy(Context& ctx, models::Model& m
     for (int64_t t = 0; t < max_tokens && !active.empty(); ++t) {
       std::vector<nn::StepSequence> sequences;
       for (size_t i : active) sequences.push_back({.state = &states[i], .tokens = next[i]});
-      const nn::KvStore::Step step = store.begin_step(ctx, sequences);
-      const Tensor z =
-          ops::to_host(ctx, models::logits(ctx, model, models::forward(ctx, model, step.batch), &step.batch));
+      const Tensor z = ops::to_host(ctx, runner.run(sequences).logits);
       std::vector<size_t> going;
       for (size_t r = 0; r < active.size(); ++r) {
         const int32_t token = arg_max(z.data<float>() + static_cast<int64_t>(r) * z.dim(1), z.dim(1));

@@ -21,9 +21,10 @@ struct Block {
 
 class Decoder final : public Model {
  public:
-  explicit Decoder(DecoderConfig config) : c_(std::move(config)) {
+  explicit Decoder(DecoderConfig config) : c_(std::move(config)), rope_(c_.rope) {
     ModelInfo& info = c_.info;
     const int64_t h = info.hidden, q = info.heads * info.head_dim, kv = c_.kv_heads * info.head_dim;
+    info.rope_depends_on_length = c_.rope.depends_on_length();
     embedding_ = nn::Embedding("model.embed_tokens", info.vocabulary, h);
     if (info.pad) embedding_.padding_index = *info.pad;
     for (int64_t i = 0; i < info.layers; ++i) {
@@ -53,7 +54,7 @@ class Decoder final : public Model {
 
   std::shared_ptr<StepValues> begin(Context& ctx, const nn::Batch& batch) override {
     auto step = std::make_shared<DecoderStep>();
-    step->rope = nn::rope_table(ctx, c_.rope, batch, dtype == DType::kF64 ? DType::kF64 : DType::kF32);
+    step->rope = rope_.table(ctx, batch, dtype == DType::kF64 ? DType::kF64 : DType::kF32);
     return step;
   }
 
@@ -138,6 +139,7 @@ class Decoder final : public Model {
   }
 
   DecoderConfig c_;
+  nn::Rope rope_;
   nn::Embedding embedding_;
   std::vector<Block> blocks_;
   Parameter norm_;

@@ -27,7 +27,8 @@ struct ModelInfo {
   int64_t vocabulary = 0, hidden = 0, layers = 0, max_positions = 0;
   int64_t heads = 0, head_dim = 0;
   bool tied_head = false;
-  std::vector<LayerMemory> memory;  // per layer
+  bool rope_depends_on_length = false;  // the rotary table of a token needs more than its position
+  std::vector<LayerMemory> memory;      // per layer
   std::optional<int32_t> bos, pad;
   std::vector<int32_t> eos;
   float initializer_range = 0.02f;

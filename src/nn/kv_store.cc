@@ -107,22 +107,30 @@ void KvStore::make_writable(Context& ctx, SequenceState& state) {
   state.pages_.back() = to;
 }
 
-KvStore::Step KvStore::begin_step(Context& ctx, std::span<const StepSequence> sequences) {
+void KvStore::check_free(std::span<const StepSequence> sequences) const {
   if (const int64_t need = pages_needed(sequences); need > free_pages())
     fail(ErrorCode::kOutOfMemory,
          "the KV store has {} free pages of {} tokens and this step needs {}; allow fewer or shorter sequences",
          free_pages(), kPageTokens, need);
+}
+
+void KvStore::extend(Context& ctx, SequenceState& state, int64_t n) {
+  PMETAL_ASSERT(n > 0);
+  make_writable(ctx, state);
+  while (static_cast<int64_t>(state.pages_.size()) < pages_for(state.length_ + n)) state.pages_.push_back(take());
+}
+
+KvStore::Step KvStore::begin_step(Context& ctx, std::span<const StepSequence> sequences) {
+  check_free(sequences);
   std::vector<int32_t> tokens, positions, cu{0}, kv_len, adapters, rows, rope_length;
   std::vector<int64_t> slots;
   int64_t max_q = 0, max_kv = 0, max_pages = 1;
   bool any_adapter = false, all_go_on = true;
   Step step;
   for (const StepSequence& s : sequences) {
-    make_writable(ctx, *s.state);
     SequenceState& state = *s.state;
     const int64_t n = static_cast<int64_t>(s.tokens.size());
-    PMETAL_ASSERT(n > 0);
-    while (static_cast<int64_t>(state.pages_.size()) < pages_for(state.length_ + n)) state.pages_.push_back(take());
+    extend(ctx, state, n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = state.length_ + i;
       tokens.push_back(s.tokens[static_cast<size_t>(i)]);
@@ -163,6 +171,77 @@ KvStore::Step KvStore::begin_step(Context& ctx, std::span<const StepSequence> se
   if (!all_go_on) b.output_rows = i32(rows, {static_cast<int64_t>(rows.size())});
   step.memory =
       std::make_unique<PagedMemory>(*this, ops::to_device(ctx, host_tensor<int64_t>(slots, Shape{t}, DType::kI64)));
+  b.memory = step.memory.get();
+  return step;
+}
+
+DecodeInputs::DecodeInputs(Context& ctx, int64_t rows, int64_t pages) : rows_(rows), pages_(pages) {
+  // slots are twice as wide: they come first
+  all_ = ctx.empty({2 * rows + rows + rows + (rows + 1) + rows + rows * pages}, DType::kI32);
+  int64_t at = 0;
+  const auto part = [&](Shape shape, DType dtype) {
+    const int64_t bytes = shape.numel() * size_of(dtype);
+    const Tensor t(all_.buffer().slice(at, bytes), shape, dtype);
+    at += bytes;
+    return t;
+  };
+  slots_ = part({rows}, DType::kI64);
+  tokens_ = part({rows}, DType::kI32);
+  positions_ = part({rows}, DType::kI32);
+  cu_q_ = part({rows + 1}, DType::kI32);
+  kv_len_ = part({rows}, DType::kI32);
+  page_table_ = part({rows, pages}, DType::kI32);
+}
+
+KvStore::Step KvStore::begin_decode(Context& ctx, std::span<const StepSequence> sequences, const DecodeInputs& inputs) {
+  const int64_t rows = inputs.rows_;
+  PMETAL_ASSERT(static_cast<int64_t>(sequences.size()) <= rows, "{} sequences for {} rows", sequences.size(), rows);
+  check_free(sequences);
+  const Tensor host(allocate_host(inputs.all_.size_bytes()), inputs.all_.shape(), DType::kI32);
+  std::fill_n(host.data<int32_t>(), host.numel(), 0);
+  const auto there = [&](const Tensor& t) { return host.bytes() + (t.bytes() - inputs.all_.bytes()); };
+  auto* slots = reinterpret_cast<int64_t*>(there(inputs.slots_));
+  auto* tokens = reinterpret_cast<int32_t*>(there(inputs.tokens_));
+  auto* positions = reinterpret_cast<int32_t*>(there(inputs.positions_));
+  auto* cu = reinterpret_cast<int32_t*>(there(inputs.cu_q_));
+  auto* kv_len = reinterpret_cast<int32_t*>(there(inputs.kv_len_));
+  auto* table = reinterpret_cast<int32_t*>(there(inputs.page_table_));
+  Step step;
+  Batch& b = step.batch;
+  std::vector<int32_t> adapters;
+  bool any_adapter = false;
+  for (const StepSequence& s : sequences) {
+    SequenceState& state = *s.state;
+    PMETAL_ASSERT(s.tokens.size() == 1 && !s.no_rows);
+    extend(ctx, state, 1);
+    PMETAL_ASSERT(static_cast<int64_t>(state.pages_.size()) <= inputs.pages_, "{} pages, at most {}",
+                  state.pages_.size(), inputs.pages_);
+    const int64_t at = state.length_++, row = static_cast<int64_t>(step.first_row.size());
+    tokens[row] = s.tokens[0];
+    positions[row] = static_cast<int32_t>(at);
+    slots[row] = int64_t{state.pages_.back()} * kPageTokens + at % kPageTokens;
+    kv_len[row] = static_cast<int32_t>(at + 1);
+    std::copy(state.pages_.begin(), state.pages_.end(), table + row * inputs.pages_);
+    step.first_row.push_back(static_cast<int32_t>(row));
+    b.rope_length.push_back(static_cast<int32_t>(at + 1));
+    adapters.push_back(s.adapter == -2 ? 0 : s.adapter);
+    any_adapter |= s.adapter != -2;
+  }
+  for (auto row = static_cast<int64_t>(sequences.size()); row < rows; ++row) {
+    slots[row] = -1;
+    b.rope_length.push_back(1);
+    adapters.push_back(adapters.empty() ? 0 : adapters.back());
+  }
+  for (int32_t i = 0; i <= rows; ++i) {
+    cu[i] = i;
+    b.cu_q.push_back(i);
+  }
+  ops::upload(ctx, host, inputs.all_);
+  b.tokens = inputs.tokens_;
+  b.positions = inputs.positions_;
+  b.rows = {inputs.cu_q_, inputs.kv_len_, {}, inputs.page_table_, 1, inputs.pages_ * kPageTokens};
+  if (any_adapter) b.adapter = std::move(adapters);
+  step.memory = std::make_unique<PagedMemory>(*this, inputs.slots_);
   b.memory = step.memory.get();
   return step;
 }

@@ -50,6 +50,21 @@ struct StepSequence {
   bool no_rows = false;   // none does (a prefill chunk that is not the last)
 };
 
+// Fixed device memory for what a decode step reads: `rows` sequences of one token each, none with more than `pages`
+// pages. Work recorded over it (ops/graph.h) holds for every such step; rows that a step does not use are idle: they
+// write nothing and attend to nothing.
+class DecodeInputs {
+ public:
+  DecodeInputs(Context& ctx, int64_t rows, int64_t pages);
+  int64_t rows() const { return rows_; }
+  int64_t pages() const { return pages_; }
+
+ private:
+  friend class KvStore;
+  int64_t rows_, pages_;
+  Tensor all_, slots_, tokens_, positions_, cu_q_, kv_len_, page_table_;  // all_ holds the others: one copy per step
+};
+
 class KvStore {
  public:
   // Room for `max_pages` pages. On the CPU, memory is touched only when pages are used.
@@ -70,6 +85,9 @@ class KvStore {
   // Takes pages, writes nothing yet; the states count the tokens as remembered. Error(kOutOfMemory) when pages lack:
   // then nothing has changed.
   Step begin_step(Context& ctx, std::span<const StepSequence> sequences);
+  // The same for a decode step, over `inputs`: all sequences have one token, whose row goes on to the head. The batch's
+  // bounds are those of `inputs`. Not while work is recorded.
+  Step begin_decode(Context& ctx, std::span<const StepSequence> sequences, const DecodeInputs& inputs);
 
  private:
   friend class SequenceState;
@@ -77,6 +95,8 @@ class KvStore {
   void release(int32_t page);
   int32_t take();
   void make_writable(Context& ctx, SequenceState& state);  // copies a shared open page
+  void check_free(std::span<const StepSequence> sequences) const;
+  void extend(Context& ctx, SequenceState& state, int64_t n);  // pages for n more tokens
 
   std::vector<KvLayer> layers_;
   std::vector<Tensor> k_, v_;

@@ -106,18 +106,28 @@ RopeFrequencies rope_frequencies(const RopeConfig& c, int64_t length) {
   return {};
 }
 
-ops::RopeTable rope_table(Context& ctx, const RopeConfig& config, const Batch& batch, DType dtype) {
-  const auto table = [&](const Tensor& positions, int64_t length) {
-    const RopeFrequencies f = rope_frequencies(config, length);
-    const Tensor inv_freq = ops::to_device(
-        ctx, host_tensor<float>(f.inv_freq, Shape{static_cast<int64_t>(f.inv_freq.size())}, DType::kF32));
-    return ops::rope_table(ctx, positions, inv_freq, f.scale, dtype);
+ops::RopeTable Rope::table(Context& ctx, const Batch& batch, DType dtype) {
+  const auto upload = [&](const RopeFrequencies& f) {
+    return ops::to_device(ctx,
+                          host_tensor<float>(f.inv_freq, Shape{static_cast<int64_t>(f.inv_freq.size())}, DType::kF32));
   };
-  if (!config.depends_on_length()) return table(batch.positions, 0);
+  if (!config_.depends_on_length()) {
+    if (allocator_ != &ctx.allocator()) {
+      const RopeFrequencies f = rope_frequencies(config_, 0);
+      inv_freq_ = upload(f);
+      scale_ = f.scale;
+      allocator_ = &ctx.allocator();
+    }
+    return ops::rope_table(ctx, batch.positions, inv_freq_, scale_, dtype);
+  }
+  const auto table = [&](const Tensor& positions, int64_t length) {
+    const RopeFrequencies f = rope_frequencies(config_, length);
+    return ops::rope_table(ctx, positions, upload(f), f.scale, dtype);
+  };
   bool same = true;
   for (int32_t n : batch.rope_length) same &= n == batch.rope_length[0];
   if (same) return table(batch.positions, batch.rope_length.empty() ? 0 : batch.rope_length[0]);
-  const Shape shape{batch.n_tokens(), config.rotary_dim / 2};
+  const Shape shape{batch.n_tokens(), config_.rotary_dim / 2};
   ops::RopeTable all{ctx.empty(shape, dtype), ctx.empty(shape, dtype)};
   for (int64_t s = 0; s < batch.n_sequences(); ++s) {
     const int64_t begin = batch.cu_q[static_cast<size_t>(s)], n = batch.cu_q[static_cast<size_t>(s) + 1] - begin;

@@ -36,8 +36,19 @@ struct RopeFrequencies {
 // `length`: positions seen so far, for the types that depend on it
 RopeFrequencies rope_frequencies(const RopeConfig& config, int64_t length);
 
-// The step's table [tokens, rotary_dim / 2]; sequences of different length class get their own frequencies, so a row
-// does not depend on its batch mates.
-ops::RopeTable rope_table(Context& ctx, const RopeConfig& config, const Batch& batch, DType dtype);
+// One configuration's tables. Frequencies that depend on nothing stay on the device from step to step.
+class Rope {
+ public:
+  explicit Rope(RopeConfig config) : config_(std::move(config)) {}
+  // The step's table [tokens, rotary_dim / 2]; sequences of different length class get their own frequencies, so a row
+  // does not depend on its batch mates.
+  ops::RopeTable table(Context& ctx, const Batch& batch, DType dtype);
+
+ private:
+  RopeConfig config_;
+  Tensor inv_freq_;
+  float scale_ = 1;
+  const Allocator* allocator_ = nullptr;  // of the context that inv_freq_ is for
+};
 
 }  // namespace pmetal::nn

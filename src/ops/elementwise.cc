@@ -300,6 +300,15 @@ Tensor to_device(Context& ctx, const Tensor& x) {
   return y;
 }
 
+void upload(Context& ctx, const Tensor& host, const Tensor& to) {
+  require(host.device().is_cpu() && host.is_contiguous() && to.is_contiguous() && host.shape() == to.shape() &&
+              host.dtype() == to.dtype() && to.device() == ctx.device(),
+          "[upload] {} {} does not go to {} {}", host.shape().to_string(), name_of(host.dtype()),
+          to.shape().to_string(), name_of(to.dtype()));
+  if (to.device().is_cpu()) return copy(ctx, host, to);
+  dispatch(ctx, transfer_cpu, transfer_cuda, TransferArgs{host.bytes(), to.bytes(), host.size_bytes(), false});
+}
+
 Tensor to_host(Context& ctx, const Tensor& x) {
   if (x.device().is_cpu()) return x;
   const Tensor from = contiguous(ctx, x.detached());

@@ -1,5 +1,6 @@
 // Device memory: blocks kept by size class, as on the CPU. All work of the allocator's stream is in order, so a block
-// may be handed out again as soon as its last user let go on the host.
+// may be handed out again as soon as its last user let go on the host. A recorded graph uses its blocks each time it is
+// replayed: what is allocated while it is recorded comes from a pool that the graphs' memory holds back.
 #include <bit>
 #include <map>
 #include <mutex>
@@ -8,6 +9,7 @@
 #include "backend/cuda/stream.h"
 #include "base/error.h"
 #include "ops/device.h"
+#include "ops/graph.h"
 
 namespace pmetal::cuda {
 namespace {
@@ -21,6 +23,12 @@ int64_t size_class(int64_t bytes) {
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
+// Free blocks by size. Blocks go back to the pool they came from, or, when that was given up, to the allocator's own.
+struct Pool {
+  std::map<int64_t, std::vector<void*>> free;
+  bool is_given_up = false;
+};
+
 class DeviceAllocator final : public Allocator, public std::enable_shared_from_this<DeviceAllocator> {
  public:
   explicit DeviceAllocator(int index) : stream_(index) {}
@@ -31,7 +39,7 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
   Buffer allocate(int64_t size_bytes) override {
     const int64_t size = size_class(size_bytes);
     std::lock_guard lock(mutex_);
-    auto& list = free_[size];
+    auto& list = pool_->free[size];
     void* block = nullptr;
     if (!list.empty()) {
       block = list.back();
@@ -42,10 +50,10 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
     }
     stats_.current_bytes += size;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.current_bytes);
-    std::shared_ptr<void> owner(block, [self = shared_from_this(), size](void* b) {
+    std::shared_ptr<void> owner(block, [self = shared_from_this(), pool = pool_, size](void* b) {
       std::lock_guard lock(self->mutex_);
       self->stats_.current_bytes -= size;
-      self->free_[size].push_back(b);
+      (pool->is_given_up ? self->own_ : pool)->free[size].push_back(b);
     });
     return Buffer(std::move(owner), static_cast<std::byte*>(block), size, device());
   }
@@ -63,12 +71,27 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
     release();
   }
 
+  // Allocations come from `pool` from now on (null: the allocator's own).
+  void set_pool(std::shared_ptr<Pool> pool) {
+    std::lock_guard lock(mutex_);
+    pool_ = pool ? std::move(pool) : own_;
+  }
+  void give_up(Pool& pool) {
+    std::lock_guard lock(mutex_);
+    pool.is_given_up = true;
+    for (auto& [size, list] : pool.free) {
+      auto& to = own_->free[size];
+      to.insert(to.end(), list.begin(), list.end());
+    }
+    pool.free.clear();
+  }
+
  private:
   void* take(int64_t size) {
     check(cudaSetDevice(stream_.device()), "cudaSetDevice");
     void* block = nullptr;
     cudaError_t status = cudaMalloc(&block, static_cast<size_t>(size));
-    if (status == cudaErrorMemoryAllocation) {  // give back what is only kept, then once more
+    if (status == cudaErrorMemoryAllocation && pool_ == own_) {  // give back what is only kept, then once more
       cudaGetLastError();
       release();
       status = cudaMalloc(&block, static_cast<size_t>(size));
@@ -91,7 +114,7 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
   void release() {
     cudaSetDevice(stream_.device());
     cudaStreamSynchronize(stream_.handle());
-    for (auto& [size, list] : free_) {
+    for (auto& [size, list] : own_->free) {
       for (void* block : list) cudaFree(block);
       stats_.reserved_bytes -= size * static_cast<int64_t>(list.size());
       list.clear();
@@ -100,8 +123,28 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
 
   Stream stream_;
   mutable std::mutex mutex_;
-  std::map<int64_t, std::vector<void*>> free_;
+  std::shared_ptr<Pool> own_ = std::make_shared<Pool>(), pool_ = own_;
   AllocatorStats stats_;
+};
+
+// What the graphs of one owner allocate while they are recorded.
+struct GraphMemory {
+  std::shared_ptr<DeviceAllocator> allocator;
+  std::shared_ptr<Pool> pool = std::make_shared<Pool>();
+  explicit GraphMemory(std::shared_ptr<DeviceAllocator> a) : allocator(std::move(a)) {}
+  ~GraphMemory() {
+    allocator->stream().synchronize_quietly();
+    allocator->give_up(*pool);
+  }
+};
+
+struct RecordedGraph {
+  std::shared_ptr<GraphMemory> memory;
+  cudaGraphExec_t executable = nullptr;
+  ~RecordedGraph() {
+    memory->allocator->stream().synchronize_quietly();
+    if (executable) cudaGraphExecDestroy(executable);
+  }
 };
 
 }  // namespace
@@ -149,6 +192,40 @@ void copy_from_cuda(const Buffer& from, void* to) {
   cuda::check(cudaDeviceSynchronize(), "waiting for the device");
   cuda::check(cudaMemcpy(to, from.data(), static_cast<size_t>(from.size_bytes()), cudaMemcpyDeviceToHost),
               "copy to the host");
+}
+
+std::shared_ptr<void> make_graph_memory_cuda(Allocator& allocator) {
+  auto& device = static_cast<cuda::DeviceAllocator&>(allocator);
+  return std::make_shared<cuda::GraphMemory>(device.shared_from_this());
+}
+
+std::shared_ptr<void> record_cuda(const std::shared_ptr<void>& memory, const std::function<void()>& work) {
+  auto graph = std::make_shared<cuda::RecordedGraph>(std::static_pointer_cast<cuda::GraphMemory>(memory));
+  cuda::DeviceAllocator& allocator = *graph->memory->allocator;
+  cuda::Stream& stream = allocator.stream();
+  allocator.set_pool(graph->memory->pool);
+  cudaGraph_t recorded = nullptr;
+  try {
+    stream.begin_recording();
+    work();
+    recorded = stream.end_recording();
+  } catch (...) {
+    stream.abandon_recording();
+    allocator.set_pool(nullptr);
+    throw;
+  }
+  allocator.set_pool(nullptr);
+  const cudaError_t status = cudaGraphInstantiate(&graph->executable, recorded, 0);
+  cudaGraphDestroy(recorded);
+  cuda::check(status, "making a graph executable");
+  return graph;
+}
+
+void replay_cuda(const std::shared_ptr<void>& graph) {
+  const auto& recorded = *std::static_pointer_cast<cuda::RecordedGraph>(graph);
+  cuda::Stream& stream = recorded.memory->allocator->stream();
+  cuda::check(cudaSetDevice(stream.device()), "cudaSetDevice");
+  cuda::check(cudaGraphLaunch(recorded.executable, stream.handle()), "replaying a graph");
 }
 
 void synchronize_cuda(void* stream) { static_cast<cuda::Stream*>(stream)->synchronize(); }

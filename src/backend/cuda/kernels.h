@@ -117,6 +117,28 @@ struct GemvLaunch {
   bool accumulate;
 };
 void launch_gemv(StreamHandle stream, const GemvLaunch& a);  // m <= 8
+// m <= 16 rows of bf16 against up to three bf16 weights that share them; see skinny.cu
+struct SkinnyLaunch {
+  struct Part {
+    const void *w, *bias;  // w [n, k] contiguous
+    void* y;
+    int64_t y_stride;
+    int n;
+    DType bias_dtype;
+  } part[3];
+  const void *x, *norm, *residual;  // norm [k]: x is normalised first; residual [m, n]: added to the one part's rows
+  int64_t x_stride, residual_stride;
+  int m, k, parts, activation;
+  bool glu;  // part 0 is the gate, part 1 what it gates; the result goes to part 0's y
+  bool accumulate;
+  DType y_dtype, norm_dtype;
+  float eps;
+  int multiprocessors;
+  int depth, blocks;  // tuning: pieces in flight (4 or 8), blocks per multiprocessor; 0: by shape
+  int tiles;          // filled by the launch
+};
+bool skinny_accepts(int64_t m, int64_t k, bool norm, bool glu);
+void launch_skinny(StreamHandle stream, SkinnyLaunch a);
 struct MatmulLaunch {
   View a, b, c, bias;  // a [m, k] and b [k, n] after any transposition, any strides and dtypes
   bool accumulate;

@@ -82,7 +82,36 @@ Products& Stream::products() {
   return *products_;
 }
 
+void Stream::refuse_while_recording(const char* what) const {
+  if (is_recording_) fail(ErrorCode::kUnsupported, "CUDA: {} within a step that is recorded as a graph", what);
+}
+
+void Stream::begin_recording() {
+  refuse_while_recording("recording");
+  check(cudaSetDevice(device_), "cudaSetDevice");
+  // relaxed: kernels may be loaded and blocks allocated meanwhile
+  check(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeRelaxed), "recording a graph");
+  is_recording_ = true;
+}
+
+cudaGraph_t Stream::end_recording() {
+  cudaGraph_t graph = nullptr;
+  is_recording_ = false;
+  check(cudaStreamEndCapture(handle_, &graph), "recording a graph");
+  return graph;
+}
+
+void Stream::abandon_recording() noexcept {
+  if (!is_recording_) return;
+  is_recording_ = false;
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(handle_, &graph);
+  if (graph) cudaGraphDestroy(graph);
+  cudaGetLastError();
+}
+
 void Stream::upload(const void* from, void* to, int64_t bytes) {
+  refuse_while_recording("a copy to the device");
   for (int64_t at = 0; at < bytes; at += Staging::kChunk) {
     const int64_t n = std::min(Staging::kChunk, bytes - at);
     std::byte* pinned = staging_->take(n, handle_);
@@ -94,6 +123,7 @@ void Stream::upload(const void* from, void* to, int64_t bytes) {
 }
 
 void Stream::download(const void* from, void* to, int64_t bytes) {
+  refuse_while_recording("a copy to the host");
   for (int64_t at = 0; at < bytes; at += Staging::kChunk) {
     const int64_t n = std::min(Staging::kChunk, bytes - at);
     std::byte* pinned = staging_->take(n, handle_);
@@ -105,7 +135,15 @@ void Stream::download(const void* from, void* to, int64_t bytes) {
   }
 }
 
-void Stream::synchronize() { check(cudaStreamSynchronize(handle_), "waiting for the device"); }
+void Stream::synchronize() {
+  refuse_while_recording("waiting");
+  check(cudaStreamSynchronize(handle_), "waiting for the device");
+}
+
+void Stream::synchronize_quietly() noexcept {
+  cudaSetDevice(device_);
+  cudaStreamSynchronize(handle_);
+}
 
 Stream& stream_of(const KernelContext& kernel) {
   Stream& stream = *static_cast<Stream*>(kernel.stream);

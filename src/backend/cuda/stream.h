@@ -28,8 +28,17 @@ class Stream {
   void upload(const void* from, void* to, int64_t bytes);    // returns when `from` may change; the copy is queued
   void download(const void* from, void* to, int64_t bytes);  // waits
   void synchronize();
+  void synchronize_quietly() noexcept;  // for destructors
+
+  // Between these, launches are recorded into a graph instead of run; transfers and waiting are errors.
+  void begin_recording();
+  cudaGraph_t end_recording();  // the caller destroys it
+  void abandon_recording() noexcept;
+  bool is_recording() const { return is_recording_; }
 
  private:
+  void refuse_while_recording(const char* what) const;
+  bool is_recording_ = false;
   int device_, multiprocessors_ = 0;
   bool is_sm90_ = false;
   cudaStream_t handle_ = nullptr;

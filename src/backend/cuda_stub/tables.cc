@@ -1,6 +1,7 @@
 // Stands in for backend/cuda where that is not built: every op's CUDA list is empty.
 #include "base/error.h"
 #include "ops/device.h"
+#include "ops/graph.h"
 #include "ops/headers.inc"
 
 namespace pmetal::ops {
@@ -15,5 +16,8 @@ CudaState cuda_state() { return {0, "this build has no CUDA backend (no toolkit 
 CudaQueue open_cuda(int) { fail(ErrorCode::kUnsupported, "{}; use --device cpu", cuda_state().reason); }
 void synchronize_cuda(void*) {}
 void copy_from_cuda(const Buffer&, void*) {}
+std::shared_ptr<void> make_graph_memory_cuda(Allocator&) { return nullptr; }
+std::shared_ptr<void> record_cuda(const std::shared_ptr<void>&, const std::function<void()>&) { return nullptr; }
+void replay_cuda(const std::shared_ptr<void>&) {}
 
 }  // namespace pmetal::ops

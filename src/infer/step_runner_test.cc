@@ -1,0 +1,80 @@
+// Decode steps through the runner against the same steps kernel by kernel: on a device that records, replays must give
+// the bits of the kernels one by one. In f32, where no kernel looks at the reach of the page tables. Runs where
+// PMETAL_TEST_DEVICE says.
+#include "infer/step_runner.h"
+
+#include <gtest/gtest.h>
+
+#include "base/rng.h"
+#include "base/testing.h"
+#include "infer/kv.h"
+#include "infer/reference_testing.h"
+#include "models/checkpoint.h"
+
+namespace pmetal::infer {
+namespace {
+
+namespace ts = testing_support;
+
+class StepRunnerParity : public testing::Test {
+ protected:
+  void load(DType dtype) {
+    const auto checkpoint = models::Checkpoint::open((ts::data_dir() / "models" / "qwen3").string());
+    model = models::build(checkpoint->config(), checkpoint->source());
+    models::load_weights(ctx, *model, *checkpoint, {.dtype = dtype});
+  }
+  // logits of 150 steps of three sequences, the second of which pauses and the third of which starts late
+  std::vector<std::vector<float>> run(bool through_runner) {
+    PhiloxStream random(3, RngPurpose::kSynthetic);
+    nn::KvStore store = make_kv_store(ctx, *model, 32);
+    StepRunner runner(ctx, *model, store);
+    std::vector<nn::SequenceState> states;
+    for (int i = 0; i < 3; ++i) states.emplace_back(store);
+    std::vector<std::vector<float>> all;
+    for (int t = 0; t < 150; ++t) {
+      std::vector<int32_t> ids;
+      for (int i = 0; i < 8; ++i) ids.push_back(static_cast<int32_t>(random.below(317)));
+      std::vector<nn::StepSequence> step;
+      for (size_t i = 0; i < 3; ++i) {
+        if ((i == 1 && t % 7 > 3) || (i == 2 && t < 20)) continue;
+        const size_t n = t == 0 || (i == 2 && t == 20) ? 6 : 1;
+        step.push_back({.state = &states[i], .tokens = std::span(ids).subspan(i == 2 ? 0 : i, n)});
+      }
+      if (through_runner) {
+        const StepRunner::Result r = runner.run(step);
+        std::vector<float> rows = reference::floats(r.logits);
+        rows.resize(step.size() * static_cast<size_t>(model->info().vocabulary));
+        for (size_t i = 0; i < step.size(); ++i) EXPECT_EQ(r.first_row[i], static_cast<int32_t>(i));
+        all.push_back(std::move(rows));
+      } else {
+        const nn::KvStore::Step s = store.begin_step(ctx, step);
+        all.push_back(reference::floats(models::logits(ctx, *model, models::forward(ctx, *model, s.batch), &s.batch)));
+      }
+    }
+    return all;
+  }
+
+  Context ctx = reference::test_context();
+  std::unique_ptr<models::Model> model;
+};
+
+TEST_F(StepRunnerParity, F32_bits_are_those_of_kernels_one_by_one) {
+  load(DType::kF32);
+  const auto want = run(false), got = run(true), again = run(true);
+  for (size_t t = 0; t < want.size(); ++t) {
+    EXPECT_EQ(got[t], want[t]) << "step " << t;
+    EXPECT_EQ(again[t], got[t]) << "step " << t;
+  }
+}
+
+TEST_F(StepRunnerParity, Bf16_stays_within_its_rounding) {
+  load(DType::kBF16);
+  const auto want = run(false), got = run(true), again = run(true);
+  for (size_t t = 0; t < want.size(); ++t) {
+    EXPECT_LE(reference::compare(got[t], want[t]).relative_norm(), 2e-2) << "step " << t;
+    EXPECT_EQ(again[t], got[t]) << "step " << t;
+  }
+}
+
+}  // namespace
+}  // namespace pmetal::infer
