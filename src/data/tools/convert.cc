@@ -8,14 +8,20 @@
 #include "base/rng.h"
 #include "data/loader.h"
 #include "data/tools/tools.h"
+#include "formats/json.h"
 
 namespace pmetal::data {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json parse_row(const Row& row) {
+// The row as JSON; where it holds Python's NaN or Infinity, row.json gets null in their place.
+Json parse_row(Row& row) {
   Json json = Json::parse(row.json, nullptr, false);
+  if (json.is_discarded()) {
+    json = formats::parse_json(row.json, row.where());  // or an error that says where
+    row.json = formats::dump_json(json, -1, formats::NonFinite::kNull);
+  }
   if (!json.is_object()) fail(ErrorCode::kInvalidInput, "{}: not a JSON object", row.where());
   return json;
 }
@@ -30,9 +36,10 @@ Json rename_columns(const Json& row, const std::vector<std::pair<std::string, st
            from, to, columns);
     }
   Json out = Json::object();
-  for (const auto& [key, value] : row.items()) {
-    const auto hit = std::find_if(renamed.begin(), renamed.end(), [&](const auto& r) { return r.second == key; });
-    out[hit == renamed.end() ? key : hit->first] = value;
+  for (const auto& item : row.items()) {
+    const auto hit =
+        std::find_if(renamed.begin(), renamed.end(), [&](const auto& r) { return r.second == item.key(); });
+    out[hit == renamed.end() ? item.key() : hit->first] = item.value();
   }
   return out;
 }
@@ -152,6 +159,7 @@ FileCounts merge(const MergeOptions& options) {
   for (const auto& input : options.inputs) sources.push_back(open_source(input));
   std::vector<std::string> held;
   const auto put = [&](Row& row) {
+    parse_row(row);
     ++counts.written;
     if (options.shuffle)
       held.push_back(std::move(row.json));
@@ -205,6 +213,7 @@ FileCounts sample(const SampleOptions& options) {
   Row row;
   while (source->next(row)) {
     const int64_t at = counts.read++;
+    parse_row(row);
     if (at < options.n) {
       kept.emplace_back(at, std::move(row.json));
     } else if (const auto slot = random.below(static_cast<uint64_t>(at) + 1); slot < static_cast<uint64_t>(options.n)) {
@@ -231,8 +240,8 @@ FileCounts split(const SplitOptions& options) {
   Row row;
   for (const auto source = open_source(options.input); source->next(row); ++counts.read) {
     std::string group;
+    const Json json = parse_row(row);
     if (!options.stratify.empty()) {
-      const Json json = parse_row(row);
       if (!json.contains(options.stratify))
         fail(ErrorCode::kInvalidInput, "{}: no column \"{}\" to stratify by", row.where(), options.stratify);
       group = json.at(options.stratify).dump();
@@ -258,6 +267,7 @@ FileCounts split(const SplitOptions& options) {
   int64_t at = 0;
   for (const auto source = open_source(options.input); source->next(row); ++at) {
     const auto p = part.at(static_cast<size_t>(at));
+    parse_row(row);
     writers[p]->write(row.json);
     ++written[p];
   }

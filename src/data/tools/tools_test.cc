@@ -167,6 +167,29 @@ TEST_F(ToolsTest, Convert_renames_shuffles_and_changes_the_layout) {
   EXPECT_EQ(a, b);
 }
 
+TEST_F(ToolsTest, Rows_that_are_no_JSON_are_refused_by_place_and_NaN_is_read_as_null) {
+  const fs::path bad = write("bad.jsonl", "{\"text\":\"a\"}\nnot json\n");
+  const std::function<void()> calls[] = {
+      [&] { convert({.input = bad, .output = folder_ / "o.jsonl"}); },
+      [&] { merge({.inputs = {bad}, .output = folder_ / "o.jsonl"}); },
+      [&] { sample({.input = bad, .output = folder_ / "o.jsonl"}); },
+      [&] { split({.input = bad, .output = folder_, .val_ratio = 0.5}); },
+  };
+  for (const auto& call : calls) {
+    try {
+      call();
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), ::testing::HasSubstr("bad.jsonl:2"));
+    }
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "o.jsonl"));
+  const fs::path nan = write("nan.jsonl", "{\"text\":\"a\",\"score\":NaN,\"least\":-Infinity}\n");
+  convert({.input = nan, .output = folder_ / "o.jsonl"});
+  EXPECT_EQ(read_text(folder_ / "o.jsonl"), "{\"text\":\"a\",\"score\":null,\"least\":null}\n");
+  EXPECT_EQ(validate({.path = nan}).valid, 1);
+}
+
 TEST_F(ToolsTest, Filter_by_length_pattern_duplicates_and_completeness) {
   FilterOptions o;
   o.input = write(
