@@ -86,33 +86,38 @@ void run(const std::vector<int64_t>& rows) {
       const auto print = [&](const char* name, double t) {
         std::printf(" %s %.1f/%.0f", name, 1e6 * t, 100 * static_cast<double>(bytes) / t / kBytesPerSecond);
       };
-      cuda::SkinnyLaunch a{};
+      cuda::GemvLaunch a{};
       a.x = x.bytes(), a.x_stride = s.k, a.m = static_cast<int>(m), a.k = static_cast<int>(s.k);
       a.parts = 1, a.y_dtype = DType::kBF16, a.multiprocessors = stream.multiprocessors(), a.eps = 1e-6f;
-      const auto skinny = [&](int copy) {
+      const auto gemv = [&](int copy) {
         const Tensor& w = weights[static_cast<size_t>(copy)];
-        cuda::SkinnyLaunch b = a;
+        cuda::GemvLaunch b = a;
         b.part[0] = {w.bytes(), nullptr, y.bytes(), n_rows, static_cast<int>(n_rows), DType::kBF16};
         if (s.glu) {
           b.glu = true, b.parts = 2;
           b.part[0].n = b.part[1].n = static_cast<int>(s.n);
           b.part[1].w = w.bytes() + s.n * s.k * 2;
         }
-        cuda::launch_skinny(stream.handle(), b);
+        cuda::launch_gemv(stream.handle(), b);
       };
-      for (const int depth : {4, 8})
-        for (const int blocks : {1, 2, 3}) {
-          a.depth = depth, a.blocks = blocks;
-          print(fmt::format("d{}b{}", depth, blocks).c_str(), time_of(ctx, copies, skinny));
-        }
-      a.depth = a.blocks = 0;
-      if (cuda::skinny_accepts(m, s.k, true, s.glu)) {
+      if (cuda::gemv_accepts(m, s.k)) {
+        const auto variant = [&](const char* name, int split, int outputs, int blocks, bool early) {
+          a.split = split, a.outputs = outputs, a.blocks = blocks, a.early = early;
+          print(name, time_of(ctx, copies, gemv));
+        };
+        variant("late", 0, 0, 0, false);
+        variant("auto", 0, 0, 0, true);
+        for (const int split : {1, 2, 4})
+          for (const int blocks : {1, 2, 3})
+            if (split == 1 || s.n < 8192) variant(fmt::format("s{}b{}", split, blocks).c_str(), split, 1, blocks, true);
+        if (!s.glu && n_rows > 4096)
+          for (const int blocks : {1, 2, 3}) variant(fmt::format("o2b{}", blocks).c_str(), 1, 2, blocks, true);
         a.norm = norm.bytes(), a.norm_dtype = DType::kBF16;
-        print("norm", time_of(ctx, copies, skinny));
+        variant("norm", 0, 0, 0, true);
         a.norm = nullptr;
       }
       for (const auto& candidate : ops::linear_cuda.candidates) {
-        if (std::string_view(candidate.name) == "plain" || std::string_view(candidate.name) == "skinny") continue;
+        if (std::string_view(candidate.name) == "plain" || std::string_view(candidate.name) == "gemv") continue;
         std::vector<quant::Weight> dense(static_cast<size_t>(copies));
         for (size_t i = 0; i < dense.size(); ++i) {
           dense[i].format = &quant::format("bf16");

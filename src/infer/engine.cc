@@ -4,6 +4,7 @@
 
 #include "infer/kv.h"
 #include "infer/loop_detector.h"
+#include "ops/top_logits.h"
 
 namespace pmetal::infer {
 namespace {
@@ -204,7 +205,48 @@ Engine::Plan Engine::schedule() {
   return plan;
 }
 
-Update Engine::draw(Sequence& s, std::span<float> logits) {
+// A row of logits that a token is drawn from: its token where the largest logits decided it, else its logits.
+struct Engine::Row {
+  Sequence* sequence;
+  int64_t index;
+  std::optional<Sampled> token = {};
+  std::vector<float> logits = {};
+};
+
+// From a device, the few largest logits of the rows are read, and whole rows only where those do not do.
+void Engine::read_logits(const Tensor& logits, std::vector<Row>& rows) {
+  const int64_t vocabulary = logits.dim(1);
+  int64_t wanted = 0;
+  for (const Row& row : rows) wanted = std::max(wanted, row.sequence->sampler.top_wanted());
+  if (wanted > 0) {
+    int64_t n = 0;
+    for (const Row& row : rows) n = std::max(n, row.index + 1);
+    const std::vector<ops::TopLogits> tops = ops::top_logits(ctx_, logits, n, wanted);
+    if (!tops.empty())
+      ctx_.threads().parallel_for(static_cast<int64_t>(rows.size()), 4, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          Row& row = rows[static_cast<size_t>(i)];
+          const ops::TopLogits& top = tops[static_cast<size_t>(row.index)];
+          if (!top.is_whole || row.sequence->sampler.top_wanted() == 0) continue;
+          std::vector<Candidate> candidates;
+          for (const auto& [id, z] : top.pairs) candidates.push_back({z, id});
+          row.token = row.sequence->sampler.sample_top(std::move(candidates), top.rest_below, vocabulary);
+        }
+      });
+  }
+  const auto missing = std::count_if(rows.begin(), rows.end(), [](const Row& row) { return !row.token; });
+  if (missing == 0) return;
+  const Tensor all = missing > 1 || logits.device().is_cpu() ? ops::to_host(ctx_, logits) : Tensor();
+  for (Row& row : rows) {
+    if (row.token) continue;
+    const Tensor one = all ? Tensor() : ops::to_host(ctx_, logits.narrowed(0, row.index, 1));
+    const float* at = all ? all.data<float>() + row.index * vocabulary : one.data<float>();
+    row.logits.assign(at, at + vocabulary);
+  }
+}
+
+Update Engine::draw(Row& row) {
+  Sequence& s = *row.sequence;
   const Request& r = s.group->request;
   Update u{.choice = s.choice};
   const auto finish = [&](Finish f) {
@@ -212,7 +254,7 @@ Update Engine::draw(Sequence& s, std::span<float> logits) {
     if (s.text) u.text += s.text->flush();
   };
   try {
-    u.token = s.sampler.sample(logits);
+    u.token = row.token ? *row.token : s.sampler.sample(row.logits);
   } catch (const Error& e) {
     finish({.reason = Finish::Reason::kError, .message = e.what()});
     return u;
@@ -258,35 +300,24 @@ void Engine::forward(std::span<const Scheduled> plan, std::vector<Update>& updat
   const StepRunner::Result step = runner_.run(steps);
   ++counters_.steps;
   if (!step.logits) return;
-  const Tensor z = ops::to_host(ctx_, step.logits);
-  const int64_t vocabulary = z.dim(1);
-
-  struct Row {
-    Sequence* sequence;
-    std::vector<float> logits;
-  };
   std::vector<Row> rows;
   for (size_t i = 0; i < plan.size(); ++i) {
     if (step.first_row[i] < 0) continue;
-    const float* row = z.data<float>() + step.first_row[i] * vocabulary;
-    const auto add = [&](Sequence& s) { rows.push_back({&s, std::vector<float>(row, row + vocabulary)}); };
     Sequence& first = *plan[i].sequence;
-    add(first);
+    rows.push_back({&first, step.first_row[i]});
     // the prompt has run: the other choices begin with what it left
     if (first.choice == 0)
       for (const auto& s : sequences_)
         if (s->group == first.group && s->state == Sequence::State::kFollowing) {
           s->memory = first.memory.fork();
           s->state = Sequence::State::kRunning;
-          add(*s);
+          rows.push_back({s.get(), step.first_row[i]});
         }
   }
+  read_logits(step.logits, rows);
   updates.resize(rows.size());
   ctx_.threads().parallel_for(static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Row& row = rows[static_cast<size_t>(i)];
-      updates[static_cast<size_t>(i)] = draw(*row.sequence, row.logits);
-    }
+    for (int64_t i = begin; i < end; ++i) updates[static_cast<size_t>(i)] = draw(rows[static_cast<size_t>(i)]);
   });
   for (const Row& row : rows) owners.push_back(row.sequence);
 }

@@ -85,7 +85,9 @@ class Engine {
   int64_t choices_behind(size_t head) const;
   void preempt(Sequence& sequence);
   void forward(std::span<const Scheduled> plan, std::vector<Update>& updates, std::vector<Sequence*>& owners);
-  Update draw(Sequence& sequence, std::span<float> logits);
+  struct Row;
+  void read_logits(const Tensor& logits, std::vector<Row>& rows);
+  Update draw(Row& row);
   void sweep();  // drops what has finished or was cancelled
 
   Context& ctx_;

@@ -20,6 +20,7 @@ inline bool comes_before(const Candidate& a, const Candidate& b) { return a.z > 
 class Candidates {
  public:
   explicit Candidates(std::span<const float> logits);  // the finite ones
+  explicit Candidates(std::vector<Candidate> items) : items_(std::move(items)) {}
 
   const std::vector<Candidate>& items() const { return items_; }
   void scale(float temperature);

@@ -5,7 +5,6 @@
 #include <random>
 
 #include "base/error.h"
-#include "infer/filters.h"
 #include "infer/logits_processors.h"
 
 namespace pmetal::infer {
@@ -13,6 +12,8 @@ namespace {
 
 constexpr float kGreedyBelow = 1e-5f;
 constexpr float kImpossibleLogprob = -9999;  // JSON has no infinity
+constexpr int64_t kMostTop = 192;            // top-k up to here is decided from the largest logits
+constexpr int64_t kSpareTop = 64;            // beyond those that are kept: what penalties may push down
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // a row must hold a number for at least one token
@@ -165,6 +166,60 @@ Sampled Sampler::sample(std::span<float> logits) {
     out.logprob = processed.of(out.id);
     out.top = processed.top(params_.logprobs);
   }
+  return out;
+}
+
+bool Sampler::changes_logits() const {
+  const SamplingParams& p = params_;
+  return !p.banned.empty() || !p.sequence_bias.empty() || !p.logit_bias.empty() || p.repetition_penalty != 1 ||
+         p.frequency_penalty != 0 || p.presence_penalty != 0 || p.dry.multiplier != 0 || p.no_repeat_ngram > 0 ||
+         p.ignore_eos || history_.output_length() < p.min_tokens;
+}
+
+int64_t Sampler::top_wanted() const {
+  const SamplingParams& p = params_;
+  if (p.wants_logprobs || p.allowed || p.dynamic_temperature || p.mirostat || p.top_n_sigma > 0) return 0;
+  // what raises logits may raise one that is not among the largest
+  if (p.repetition_penalty < 1 || p.frequency_penalty < 0 || p.presence_penalty < 0 || p.dry.multiplier < 0) return 0;
+  for (const auto& [id, bias] : p.logit_bias)
+    if (bias > 0) return 0;
+  for (const SequenceBias& s : p.sequence_bias)
+    if (s.bias > 0) return 0;
+  if (is_greedy()) return kSpareTop;
+  const int64_t kept = std::max(p.top_k, p.min_tokens_to_keep);
+  return p.top_k > 0 && kept <= kMostTop ? kept + kSpareTop : 0;
+}
+
+std::optional<Sampled> Sampler::sample_top(std::vector<Candidate> top, float rest_below, int64_t vocabulary) {
+  if (changes_logits()) {
+    std::vector<float> row(static_cast<size_t>(vocabulary), -kInfinity);
+    for (const Candidate& c : top) row[static_cast<size_t>(c.id)] = c.z;
+    before_filters(row);
+    for (Candidate& c : top) c.z = row[static_cast<size_t>(c.id)];
+  }
+  std::erase_if(top, [&](const Candidate& c) {
+    return c.z == -kInfinity || (setup_.vocabulary > 0 && c.id >= setup_.vocabulary);
+  });
+  if (top.empty()) return std::nullopt;
+  surprise_ = -1;
+  Sampled out;
+  if (is_greedy()) {
+    const Candidate& best = *std::min_element(top.begin(), top.end(), comes_before);
+    if (best.z <= rest_below) return std::nullopt;
+    out.id = best.id;
+    return out;
+  }
+  // All that top-k keeps must be here: the last of them lies above everything that is not, as the filter sees it.
+  const auto kept = static_cast<size_t>(std::max(params_.top_k, params_.min_tokens_to_keep));
+  if (top.size() <= kept) return std::nullopt;
+  const float t = params_.order == SamplerOrder::kLlama ? 1 : params_.temperature;
+  std::vector<float> z;
+  for (const Candidate& c : top) z.push_back(t == 1 ? c.z : c.z / t);
+  std::nth_element(z.begin(), z.begin() + static_cast<std::ptrdiff_t>(kept) - 1, z.end(), std::greater<>());
+  if (z[kept - 1] <= (t == 1 ? rest_below : rest_below / t)) return std::nullopt;
+  Candidates candidates(std::move(top));
+  filter(candidates);
+  out.id = draw(candidates);
   return out;
 }
 

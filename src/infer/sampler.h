@@ -8,12 +8,11 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "infer/filters.h"
 #include "infer/sampling_params.h"
 #include "infer/token_history.h"
 
 namespace pmetal::infer {
-
-class Candidates;
 
 struct TokenLogprob {
   int32_t id = 0;
@@ -42,6 +41,11 @@ class Sampler {
   // The next token; overwrites `logits` [vocabulary]. Does not append it: call accept(). Error(kNumerical) when the row
   // has NaN or +infinity, or no token may be drawn.
   Sampled sample(std::span<float> logits);
+  // The same token from the largest logits alone, where they decide it: `top` is in any order, and every logit of the
+  // row that it lacks is at most `rest_below`. Nothing where they do not; then the row itself is needed.
+  std::optional<Sampled> sample_top(std::vector<Candidate> top, float rest_below, int64_t vocabulary);
+  // how many of the largest logits sample_top() may do with; 0: the parameters want the whole row
+  int64_t top_wanted() const;
   void accept(int32_t id);
 
   // What the draw is made from: logits after all steps, -infinity for tokens that cannot be drawn; in place. For tests
@@ -58,6 +62,7 @@ class Sampler {
   void set_temperature(Candidates& candidates) const;
   int32_t draw(const Candidates& candidates) const;
   bool is_greedy() const;
+  bool changes_logits() const;  // before the filters
   float noise_uniform(uint32_t token, RngPurpose purpose) const;
 
   SamplingParams params_;

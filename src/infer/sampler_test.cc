@@ -512,6 +512,53 @@ TEST(Sampler, The_draw_is_the_arg_min_of_noise_over_probability) {
   }
 }
 
+// What a device gives: every logit above a limit, in no order.
+TEST(Sampler, The_largest_logits_decide_the_token_of_the_row_or_nothing) {
+  PhiloxStream random(23, RngPurpose::kSynthetic);
+  constexpr int64_t kVocabulary = 1000;
+  int decided = 0, wanted = 0;
+  for (int round = 0; round < 600; ++round) {
+    SamplingParams p{.temperature = round % 3 == 0 ? 0 : 0.5f + static_cast<float>(random.below(3)) * 0.4f};
+    p.seed = random.below(1000);
+    p.top_k = static_cast<int64_t>(random.below(40));  // 0: off
+    if (round % 4 == 1) p.top_p = 0.8f;
+    if (round % 5 == 1) p.min_p = 0.05f;
+    if (round % 7 == 1) p.repetition_penalty = 1.3f, p.frequency_penalty = 0.5f;
+    if (round % 11 == 1) p.banned = {3, 4, 5}, p.ignore_eos = true;
+    if (round % 13 == 1) p.no_repeat_ngram = 2;
+    if (round % 17 == 1) p.order = SamplerOrder::kLlama;
+    if (round % 19 == 1) p.presence_penalty = -1;
+    std::vector<int32_t> prompt;
+    for (int i = 0; i < 30; ++i) prompt.push_back(static_cast<int32_t>(random.below(kVocabulary)));
+    const SamplerSetup setup{.eos_ids = {7}, .vocabulary = round % 2 ? 990 : 0};
+    Sampler whole(p, prompt, setup), top(p, prompt, setup);
+    for (int t = 0; t < 4; ++t) {
+      std::vector<float> row(kVocabulary);
+      const float grain = round % 2 ? 8 : 1e6f;  // coarse: many ties
+      for (float& z : row) z = std::round(static_cast<float>(3 * random.normal()) * grain) / grain;
+      std::vector<float> sorted = row;
+      std::sort(sorted.begin(), sorted.end(), std::greater<>());
+      const int64_t n = top.top_wanted();
+      std::optional<Sampled> got;
+      if (n > 0) {
+        const float limit = sorted[static_cast<size_t>(n)];
+        std::vector<Candidate> candidates;
+        for (int32_t i = kVocabulary; i-- > 0;)
+          if (row[static_cast<size_t>(i)] > limit) candidates.push_back({row[static_cast<size_t>(i)], i});
+        got = top.sample_top(candidates, limit, kVocabulary);
+        ++wanted;
+        decided += got.has_value();
+      }
+      const Sampled want = whole.sample(row);
+      if (got) EXPECT_EQ(got->id, want.id) << "round " << round << " token " << t;
+      whole.accept(want.id);
+      top.accept(want.id);
+    }
+  }
+  EXPECT_GT(wanted, 1500);
+  EXPECT_GT(decided, wanted * 9 / 10);
+}
+
 TEST(Sampler, Logprobs_are_those_of_the_raw_logits) {
   Sampler sampler({.temperature = 0, .banned = {0}, .logprobs = 2, .wants_logprobs = true}, {});
   std::vector<float> z = kLogits;

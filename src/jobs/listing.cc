@@ -46,7 +46,7 @@ std::vector<ListRow> format_rows() {
 std::vector<ListRow> kernel_rows() {
   std::vector<ListRow> rows;
   for (const ops::KernelListing& k : ops::kernel_lists()) {
-    std::string names = "cpu:";
+    std::string names = k.is_fused ? "cpu: its parts" : "cpu:";
     for (std::string_view n : k.cpu) names += " " + std::string(n);
     if (!k.cuda.empty()) names += "; cuda:";
     for (std::string_view n : k.cuda) names += " " + std::string(n);

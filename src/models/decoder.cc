@@ -65,34 +65,26 @@ class Decoder final : public Model {
   Hidden block(Context& ctx, int64_t layer, const Hidden& x, const nn::Batch& batch, const StepValues& step) override {
     const Block& b = blocks_[static_cast<size_t>(layer)];
     const ops::RopeTable& rope = static_cast<const DecoderStep&>(step).rope;
-    auto [residual, normed] = norm(ctx, x, b.input_norm);
-
     const Linear* qkv[] = {&b.q, &b.k, &b.v};
-    std::vector<Tensor> p = nn::forward_group(ctx, batch, qkv, normed);
-    Tensor q = heads(ctx, p[0], c_.info.heads), k = heads(ctx, p[1], c_.kv_heads), v = heads(ctx, p[2], c_.kv_heads);
-    if (c_.qk_norm) {
-      q = ops::rms_norm(ctx, q, b.q_norm.value, c_.rms_norm_eps);
-      k = ops::rms_norm(ctx, k, b.k_norm.value, c_.rms_norm_eps);
-    }
-    q = ops::rope(ctx, q, rope);
-    k = ops::rope(ctx, k, rope);
+    const auto [residual, p] = nn::project(ctx, batch, x, norm_of(b.input_norm), qkv);
+    const Tensor q = heads(ctx, p[0], c_.info.heads), k = heads(ctx, p[1], c_.kv_heads),
+                 v = heads(ctx, p[2], c_.kv_heads);
     ops::AttentionOptions options;
     options.mask.window = c_.window[static_cast<size_t>(layer)];
     options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c_.info.head_dim)));
-    Tensor a = nn::attend(ctx, static_cast<int>(layer), q, k, v, batch, options);
+    Tensor a = nn::attend_rotated(ctx, static_cast<int>(layer), q, k, v,
+                                  {b.q_norm.value, b.k_norm.value, c_.rms_norm_eps}, rope, batch, options);
     a = ops::reshape(ctx, a, {batch.n_tokens(), c_.info.heads * c_.info.head_dim});
-    a = b.o.forward(ctx, batch, a);
-
-    auto [after, normed2] = ops::add_rms_norm(ctx, residual, a, b.post_norm.value, c_.rms_norm_eps);
-    const Linear* gate_up[] = {&b.gate, &b.up};
-    std::vector<Tensor> g = nn::forward_group(ctx, batch, gate_up, normed2);
-    const Tensor y = ops::glu(ctx, g[0], g[1], c_.activation);
-    return {after, b.down.forward(ctx, batch, y)};
+    const Hidden attended = nn::add_projected(ctx, batch, residual, b.o, a);
+    const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation);
+    return nn::add_projected(ctx, batch, sum, b.down, y[0]);
   }
 
   Tensor final(Context& ctx, const Hidden& x, const nn::Batch& batch) override {
-    if (!batch.output_rows.defined()) return norm(ctx, x, norm_).normed;
-    const Tensor rows = ops::gather_rows(ctx, x.sum(ctx), batch.output_rows);
+    if (!batch.output_rows.defined() && x.delta.defined())
+      return ops::add_rms_norm(ctx, x.residual, x.delta, norm_.value, c_.rms_norm_eps).normed;
+    const Tensor sum = x.sum(ctx);
+    const Tensor rows = batch.output_rows.defined() ? ops::gather_rows(ctx, sum, batch.output_rows) : sum;
     return ops::rms_norm(ctx, rows, norm_.value, c_.rms_norm_eps);
   }
 
@@ -113,10 +105,13 @@ class Decoder final : public Model {
     v.on(embedding_);
     for (Block& b : blocks_) {
       v.on(b.input_norm);
-      for (Linear* l : {&b.q, &b.k, &b.v, &b.o}) v.on(*l);
+      Linear *const qkv[] = {&b.q, &b.k, &b.v}, *const gate_up[] = {&b.gate, &b.up};
+      v.on_group(qkv);
+      v.on(b.o);
       if (c_.qk_norm) v.on(b.q_norm), v.on(b.k_norm);
       v.on(b.post_norm);
-      for (Linear* l : {&b.gate, &b.up, &b.down}) v.on(*l);
+      v.on_group(gate_up);
+      v.on(b.down);
     }
     v.on(norm_);
     if (!c_.info.tied_head) v.on(lm_head_);
@@ -130,11 +125,9 @@ class Decoder final : public Model {
   }
 
  private:
-  ops::SumAndNorm norm(Context& ctx, const Hidden& x, const Parameter& weight) const {
-    if (x.delta.defined()) return ops::add_rms_norm(ctx, x.residual, x.delta, weight.value, c_.rms_norm_eps);
-    return {x.residual, ops::rms_norm(ctx, x.residual, weight.value, c_.rms_norm_eps)};
-  }
+  nn::Norm norm_of(const Parameter& weight) const { return {weight.value, c_.rms_norm_eps}; }
   Tensor heads(Context& ctx, const Tensor& x, int64_t n) const {
+    if (!x.is_contiguous()) return x.split_last(n);  // columns of a product of the group
     return ops::reshape(ctx, x, {x.dim(0), n, c_.info.head_dim});
   }
 

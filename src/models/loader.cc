@@ -57,6 +57,18 @@ class Loader final : public ParameterVisitor {
   }
   void on(nn::Parameter& p) override { p.value = vector(p.name, p.shape, p.initial); }
 
+  // Weights that share an input lie side by side on a GPU: without adapters they are one product (nn/linear.h).
+  void on_group(std::span<nn::Linear* const> linears) override {
+    if (ctx_.device().is_cuda() && !options_.for_training) {
+      int64_t bytes = 0;
+      for (const nn::Linear* l : linears) bytes += l->out() * l->in() * size_of(options_.dtype);
+      group_ = ctx_.allocator().allocate(bytes);
+      group_used_ = 0;
+    }
+    for (nn::Linear* l : linears) on(*l);
+    group_ = {};
+  }
+
   void check_unclaimed() const {
     for (const TensorInfo& t : checkpoint_.tensors())
       if (!claimed_.contains(t.name) && !model_.ignores(t.name))
@@ -107,7 +119,7 @@ class Loader final : public ParameterVisitor {
           to.encode_rows(weight, r, r + n, rows.data());
         }
       });
-      weight = ops::to_device(ctx_, weight);
+      weight = placed(weight);
     } else {
       weight = checkpoint_.matrix(name, out, in);
       const auto drop = [](const quant::Weight& from, int64_t begin, int64_t end) {
@@ -116,10 +128,10 @@ class Loader final : public ParameterVisitor {
       };
       if (ctx_.device().is_cuda() && weight.format == &to) {  // straight from the mapped file
         const quant::Weight mapped = weight;
-        weight = ops::to_device(ctx_, mapped);
+        weight = placed(mapped);
         drop(mapped, 0, out);
       } else {
-        weight = ops::to_device(ctx_, quant::repack(weight, to, ctx_.threads(), drop));
+        weight = placed(quant::repack(weight, to, ctx_.threads(), drop));
       }
     }
     if (options_.for_training) {
@@ -128,6 +140,20 @@ class Loader final : public ParameterVisitor {
     }
   }
 
+  // on the device, in the group's memory while one is loaded
+  quant::Weight placed(const quant::Weight& weight) {
+    if (!group_ || !weight.format->is_dense) return ops::to_device(ctx_, weight);
+    quant::Weight copy = weight;
+    const int64_t bytes = weight.planes[0].bytes.size_bytes();
+    copy.planes[0].bytes = group_.slice(group_used_, bytes);
+    group_used_ += bytes;
+    ops::upload(ctx_, Tensor(weight.planes[0].bytes, {bytes}, DType::kU8),
+                Tensor(copy.planes[0].bytes, {bytes}, DType::kU8));
+    return copy;
+  }
+
+  Buffer group_;
+  int64_t group_used_ = 0;
   Context& ctx_;
   Model& model_;
   const Checkpoint& checkpoint_;

@@ -11,7 +11,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "nn/linear.h"
+#include "nn/block.h"
 #include "ops/head_loss.h"
 
 namespace pmetal::models {
@@ -34,12 +34,7 @@ struct ModelInfo {
   float initializer_range = 0.02f;
 };
 
-// The residual stream between blocks: what it is plus what the last block still has to add (the next norm fuses the
-// sum).
-struct Hidden {
-  Tensor residual, delta;
-  Tensor sum(Context& ctx) const { return delta.defined() ? ops::add(ctx, residual, delta) : residual; }
-};
+using nn::Hidden;
 
 // Values that all blocks of one step share (rope tables); made by Model::begin.
 class StepValues {
@@ -62,6 +57,10 @@ class ParameterVisitor {
   virtual void on(nn::Linear& linear) = 0;        // "<name>.weight" [out, in], "<name>.bias" [out] where it has one
   virtual void on(nn::Embedding& embedding) = 0;  // "<name>.weight" [vocabulary, dim]
   virtual void on(nn::Parameter& parameter) = 0;  // "<name>"
+  // linears of one input, called together in a block
+  virtual void on_group(std::span<nn::Linear* const> linears) {
+    for (nn::Linear* l : linears) on(*l);
+  }
 };
 
 class Model {

@@ -8,6 +8,7 @@
 
 #include "ops/attention.h"
 #include "ops/elementwise.h"
+#include "ops/rope_append.h"
 #include "tensor/tensor.h"
 
 namespace pmetal::nn {
@@ -48,6 +49,13 @@ class Memory {
   // remember.
   virtual Tensor append_and_attend(Context& ctx, int layer, const Tensor& q, const Tensor& k, const Tensor& v,
                                    const Batch& batch, const ops::AttentionOptions& options) = 0;
+  // The same from what the projections give, where that is one op (ops/rope_append.h); else nothing has happened and
+  // the result is undefined.
+  virtual Tensor rotate_append_and_attend(Context&, int /*layer*/, const Tensor& /*q*/, const Tensor& /*k*/,
+                                          const Tensor& /*v*/, const ops::HeadNorms&, const ops::RopeTable&,
+                                          const Batch&, const ops::AttentionOptions&) {
+    return {};
+  }
 };
 
 // One call for both cases.

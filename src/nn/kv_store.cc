@@ -17,6 +17,14 @@ class PagedMemory final : public Memory {
     ops::kv_append(ctx, k, v, kp, vp, slots_);
     return ops::attention(ctx, q, kp, vp, batch.rows, options);
   }
+  Tensor rotate_append_and_attend(Context& ctx, int layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const ops::HeadNorms& norms, const ops::RopeTable& rope, const Batch& batch,
+                                  const ops::AttentionOptions& options) override {
+    const Tensor& kp = store_.k_[static_cast<size_t>(layer)];
+    const Tensor& vp = store_.v_[static_cast<size_t>(layer)];
+    const Tensor turned = ops::rope_append(ctx, q, k, v, norms, rope, kp, vp, slots_);
+    return turned ? ops::attention(ctx, turned, kp, vp, batch.rows, options) : Tensor();
+  }
 
  private:
   KvStore& store_;

@@ -63,9 +63,43 @@ Tensor Linear::forward(Context& ctx, const Batch& batch, const Tensor& x) const 
   return with_adapters(ctx, batch, *this, x, forward_base(ctx, x));
 }
 
+namespace {
+
+// The one weight that the group's weights are when they lie side by side on a GPU, frozen and plain; else undefined.
+quant::Weight joined(const Context& ctx, std::span<const Linear* const> linears) {
+  if (!ctx.device().is_cuda() || ctx.tape() || linears.size() < 2) return {};
+  quant::Weight all;
+  int64_t bytes = 0;
+  for (const Linear* l : linears) {
+    for (const auto& adapter : l->adapters)
+      if (adapter) return {};
+    const quant::Weight& w = l->weight;
+    if (l->bias.defined() || l->trainable.defined() || !w.defined() || !w.format->is_dense) return {};
+    if (!all.defined())
+      all = {w.format, 0, w.in, {w.planes[0]}, w.version};
+    else if (w.format != all.format || w.in != all.in || w.planes[0].bytes.data() != all.planes[0].bytes.data() + bytes)
+      return {};
+    all.out += w.out;
+    bytes += w.planes[0].bytes.size_bytes();
+  }
+  all.planes[0].bytes = all.planes[0].bytes.slice(0, bytes);
+  return all;
+}
+
+}  // namespace
+
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                   const Tensor& x) {
   std::vector<Tensor> out;
+  if (const quant::Weight all = joined(ctx, linears); all.defined()) {
+    const Tensor y = ops::linear(ctx, x, all);
+    int64_t column = 0;
+    for (const Linear* linear : linears) {
+      out.push_back(y.narrowed(1, column, linear->out()));
+      column += linear->out();
+    }
+    return out;
+  }
   for (const Linear* linear : linears) out.push_back(linear->forward(ctx, batch, x));
   return out;
 }

@@ -57,7 +57,8 @@ class Linear {
   bool has_bias_ = false;
 };
 
-// Linears that share their input, called together: one pass over x where the kernels can, adapters included.
+// Linears that share their input, called together. Plain ones whose weights lie side by side on a GPU are one product,
+// whose columns the results then are: strided rows.
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                   const Tensor& x);
 

@@ -1,7 +1,9 @@
-# build/generated/ops/kernels.inc: one line X(op, Args) for each PMETAL_DECLARE_KERNELS(op, Args) of the headers, and
-# headers.inc, which includes them: what lists or stubs every kernel table has no list of its own to forget.
+# build/generated/ops/kernels.inc: one line X(op, Args) for each PMETAL_DECLARE_KERNELS(op, Args) of the headers,
+# fused.inc the same for PMETAL_DECLARE_FUSED_KERNELS, and headers.inc, which includes them: what lists or stubs every
+# kernel table has no list of its own to forget.
 file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/*.h)
 set(kernels "")
+set(fused "")
 set(includes "")
 foreach(header ${headers})
   file(STRINGS ${header} lines REGEX "^PMETAL_DECLARE_KERNELS\\(")
@@ -9,11 +11,17 @@ foreach(header ${headers})
     string(REGEX REPLACE "^PMETAL_DECLARE_KERNELS(\\(.*\\)).*$" "X\\1" entry "${line}")
     string(APPEND kernels "${entry}\n")
   endforeach()
+  file(STRINGS ${header} fused_lines REGEX "^PMETAL_DECLARE_FUSED_KERNELS\\(")
+  foreach(line ${fused_lines})
+    string(REGEX REPLACE "^PMETAL_DECLARE_FUSED_KERNELS(\\(.*\\)).*$" "X\\1" entry "${line}")
+    string(APPEND fused "${entry}\n")
+  endforeach()
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
-  if(lines)
+  if(lines OR fused_lines)
     cmake_path(GET header FILENAME file)
     string(APPEND includes "#include \"ops/${file}\"\n")
   endif()
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/ops/kernels.inc CONTENT "${kernels}" @ONLY)
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/ops/fused.inc CONTENT "${fused}" @ONLY)
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/ops/headers.inc CONTENT "${includes}" @ONLY)

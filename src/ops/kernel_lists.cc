@@ -16,8 +16,11 @@ std::vector<std::string_view> names(const KernelList<Args>& list) {
 
 std::vector<KernelListing> kernel_lists() {
   return {
-#define X(op, Args) {#op, names(op##_cpu), names(op##_cuda)},
+#define X(op, Args) {#op, names(op##_cpu), names(op##_cuda), false},
 #include "ops/kernels.inc"
+#undef X
+#define X(op, Args) {#op, {}, names(op##_cuda), true},
+#include "ops/fused.inc"
 #undef X
   };
 }

@@ -9,6 +9,7 @@ namespace pmetal::ops {
 struct KernelListing {
   std::string_view op;
   std::vector<std::string_view> cpu, cuda;  // candidates, best first
+  bool is_fused = false;                    // where no candidate takes it, the ops it is made of run
 };
 std::vector<KernelListing> kernel_lists();
 

@@ -39,6 +39,9 @@ struct KernelList {
   extern const KernelList<Args> op##_cpu; \
   extern const KernelList<Args> op##_cuda;
 
+// A fused op: a device may have a kernel for it; where none takes the arguments the caller runs the ops it is made of.
+#define PMETAL_DECLARE_FUSED_KERNELS(op, Args) extern const KernelList<Args> op##_cuda;
+
 namespace detail {
 bool dispatch_verbose();
 bool dispatch_strict();
@@ -46,6 +49,25 @@ void print_choice(const char* op, const char* name, const char* declined);
 [[noreturn]] void no_kernel(const char* op, Device device, const char* why);
 double seconds_now();
 void add_time(OpTimes& times, const char* op, const char* kernel, double since);
+}  // namespace detail
+
+namespace detail {
+template <class Args>
+void run_candidate(Context& ctx, const KernelList<Args>& list, const Candidate<Args>& c, const Args& args,
+                   KernelContext& kernel) {
+  if (dispatch_verbose()) print_choice(list.op, c.name, nullptr);
+  const double begin = ctx.op_times() ? seconds_now() : 0;
+  Buffer workspace;
+  if (c.workspace) {
+    kernel.workspace_bytes = c.workspace(args, kernel);
+    if (kernel.workspace_bytes > 0) {
+      workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+      kernel.workspace = workspace.data();
+    }
+  }
+  c.run(args, kernel);
+  if (ctx.op_times()) add_time(*ctx.op_times(), list.op, c.name, begin);
+}
 }  // namespace detail
 
 // Runs the first candidate that takes the arguments; does nothing on meta beyond reserving its workspace.
@@ -62,23 +84,28 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
       if (detail::dispatch_verbose()) detail::print_choice(list.op, c.name, reason);
       continue;
     }
-    if (detail::dispatch_verbose()) detail::print_choice(list.op, c.name, nullptr);
     if ((detail::dispatch_strict() || ctx.is_strict()) && list.candidates.size() > 1 && i + 1 == list.candidates.size())
       detail::no_kernel(list.op, ctx.device(), why ? why : "only the plain kernel is left and PMETAL_STRICT=1");
-    const double begin = ctx.op_times() ? detail::seconds_now() : 0;
-    Buffer workspace;
-    if (c.workspace) {
-      kernel.workspace_bytes = c.workspace(args, kernel);
-      if (kernel.workspace_bytes > 0) {
-        workspace = ctx.allocator().allocate(kernel.workspace_bytes);
-        kernel.workspace = workspace.data();
-      }
-    }
-    c.run(args, kernel);
-    if (ctx.op_times()) detail::add_time(*ctx.op_times(), list.op, c.name, begin);
+    detail::run_candidate(ctx, list, c, args, kernel);
     return;
   }
   detail::no_kernel(list.op ? list.op : "?", ctx.device(), why ? why : "the list is empty");
+}
+
+// The same for a fused op: false when no candidate of the device takes the arguments.
+template <class Args>
+bool try_dispatch(Context& ctx, const KernelList<Args>& cuda, const Args& args) {
+  if (!ctx.device().is_cuda()) return false;
+  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0};
+  for (const Candidate<Args>& c : cuda.candidates) {
+    if (const char* reason = c.decline ? c.decline(args, kernel) : nullptr) {
+      if (detail::dispatch_verbose()) detail::print_choice(cuda.op, c.name, reason);
+      continue;
+    }
+    detail::run_candidate(ctx, cuda, c, args, kernel);
+    return true;
+  }
+  return false;
 }
 
 }  // namespace pmetal

@@ -59,6 +59,20 @@ Tensor Tensor::reshaped(Shape shape) const {
   return t;
 }
 
+Tensor Tensor::split_last(int64_t n) const {
+  PMETAL_ASSERT(rank() >= 1 && n > 0 && dim(-1) % n == 0, "{} in {} parts", shape_.to_string(), n);
+  Tensor t = detached();
+  std::vector<int64_t> shape(shape_.dims().begin(), shape_.dims().end()),
+      strides(strides_.dims().begin(), strides_.dims().end());
+  const int64_t d = shape.back() / n;
+  shape.back() = n;
+  shape.push_back(d);
+  strides.insert(strides.end() - 1, strides.back() * d);
+  t.shape_ = Shape(std::span<const int64_t>(shape));
+  t.strides_ = Shape(std::span<const int64_t>(strides));
+  return t;
+}
+
 Tensor Tensor::narrowed(int dim, int64_t begin, int64_t length) const {
   if (dim < 0) dim += rank();
   PMETAL_ASSERT(dim < rank() && begin >= 0 && length >= 0 && begin + length <= shape_[dim], "[{}, {}) of {}", begin,

@@ -44,6 +44,7 @@ class Tensor {
 
   // Views: share storage, keep no Variable (the differentiable versions are in ops/).
   Tensor reshaped(Shape shape) const;                             // contiguous tensors; one dimension may be -1
+  Tensor split_last(int64_t n) const;                             // [.., n · d] -> [.., n, d]
   Tensor narrowed(int dim, int64_t begin, int64_t length) const;  // [.., begin : begin + length, ..]
   Tensor detached() const;                                        // same value without a Variable
 

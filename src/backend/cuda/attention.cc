@@ -10,7 +10,7 @@ namespace {
 using ops::AttentionArgs;
 using ops::AttentionBackwardArgs;
 
-constexpr int64_t kDecodeRows = 16, kWarpgroupRows = 64, kKeyTile = 64, kBlocksPerMultiprocessor = 3;
+constexpr int64_t kDecodeRows = 16, kWarpgroupRows = 64, kKeyTile = 64, kBlocksPerMultiprocessor = 2;
 
 AttentionLaunch common(const AttentionArgs& args) {
   AttentionLaunch a{};
@@ -71,7 +71,8 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
   AttentionLaunch a = common(args);
   a.splits = static_cast<int>(splits_of(args, kernel));
   a.partial = static_cast<float*>(kernel.workspace);
-  launch_attention(stream_of(kernel).handle(), a);
+  const cudaStream_t stream = stream_of(kernel).handle();
+  a.splits > 0 ? launch_attention_decode(stream, a) : launch_attention(stream, a);
   check_launch("attention");
 }
 

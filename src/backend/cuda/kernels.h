@@ -85,6 +85,11 @@ void launch_rope_table(StreamHandle stream, const View& positions, const View& i
                        const View& sin, float scale);
 void launch_rope(StreamHandle stream, const View& x, const View& y, const View& cos, const View& sin, bool interleaved,
                  bool inverse, bool packed);
+struct RopeAppendLaunch {
+  View q, k, v, q_norm, k_norm, cos, sin, q_out, k_pages, v_pages, slots;  // see ops/rope_append.h
+  float eps;
+};
+void launch_rope_append(StreamHandle stream, const RopeAppendLaunch& a);
 enum Act : int { kActSilu, kActGelu, kActGeluTanh, kActRelu, kActRelu2, kActQuickGelu, kActIdentity };
 struct GluLaunch {
   const void *gate, *up, *dy;
@@ -109,16 +114,8 @@ void launch_adamw(StreamHandle stream, const AdamWLaunch& a);
 void launch_sum_squares(StreamHandle stream, const View& x, double* partial, double* out);
 
 // ---- products ----
+// m <= 4 rows of bf16 against up to three bf16 weights that share them; see gemv.cu
 struct GemvLaunch {
-  const void *x, *w, *bias;  // x [m, k], w [n, k] bf16
-  void* y;
-  int64_t m, n, k, x_stride, w_stride, y_stride;
-  DType y_dtype, bias_dtype;
-  bool accumulate;
-};
-void launch_gemv(StreamHandle stream, const GemvLaunch& a);  // m <= 8
-// m <= 16 rows of bf16 against up to three bf16 weights that share them; see skinny.cu
-struct SkinnyLaunch {
   struct Part {
     const void *w, *bias;  // w [n, k] contiguous
     void* y;
@@ -131,14 +128,15 @@ struct SkinnyLaunch {
   int m, k, parts, activation;
   bool glu;  // part 0 is the gate, part 1 what it gates; the result goes to part 0's y
   bool accumulate;
+  bool early;  // the kernel before this one does not write the weights: they may be read while it runs
   DType y_dtype, norm_dtype;
   float eps;
   int multiprocessors;
-  int depth, blocks;  // tuning: pieces in flight (4 or 8), blocks per multiprocessor; 0: by shape
-  int tiles;          // filled by the launch
+  int blocks, split, outputs;  // tuning: blocks per multiprocessor, warps that share a row, rows at once; 0: by shape
+  int rows;                    // filled by the launch
 };
-bool skinny_accepts(int64_t m, int64_t k, bool norm, bool glu);
-void launch_skinny(StreamHandle stream, SkinnyLaunch a);
+bool gemv_accepts(int64_t m, int64_t k);
+void launch_gemv(StreamHandle stream, GemvLaunch a);
 struct MatmulLaunch {
   View a, b, c, bias;  // a [m, k] and b [k, n] after any transposition, any strides and dtypes
   bool accumulate;
@@ -154,6 +152,7 @@ struct AttentionLaunch {
   float* partial;  // [sequences, kv_heads, splits, 16, d_v + 2] of a decode step
   bool causal;
   int window, chunk, group, sequences, splits;  // splits > 0: decode
+  int tiles_per_split;                          // decode: 0: equal splits
   int64_t max_q, max_kv;
   float scale, softcap;
 };
@@ -161,10 +160,23 @@ void launch_attention(StreamHandle stream, const AttentionLaunch& a);
 bool has_sm90_kernels();                                                    // the launches named sm90 were built
 void launch_attention_sm90(StreamHandle stream, const AttentionLaunch& a);  // splits == 0
 void launch_attention_backward_sm90(StreamHandle stream, const AttentionLaunch& a);  // delta: [q_rows, q_heads, 2]
+void launch_attention_decode(StreamHandle stream, const AttentionLaunch& a);  // max_q · group <= 16
 void launch_attention_plain(StreamHandle stream, const AttentionLaunch& a);
 void launch_attention_delta(StreamHandle stream, const AttentionLaunch& a);  // delta, and dsinks where given
 void launch_attention_backward(StreamHandle stream, const AttentionLaunch& a);
 void launch_attention_backward_plain(StreamHandle stream, const AttentionLaunch& a);
+
+// ---- drawing ----
+inline constexpr int kMostSlices = 64;
+struct TopLogitsLaunch {
+  const float* logits;
+  int32_t *out, *histogram;  // out as in ops/top_logits.h
+  float* tops;
+  int64_t rows, n, stride, out_stride;
+  int want, capacity;
+};
+int64_t top_logits_workspace(int64_t rows);
+void launch_top_logits(StreamHandle stream, const TopLogitsLaunch& a);
 
 // ---- the loss of a chunk of logit rows ----
 struct RowLossLaunch {

@@ -2,6 +2,7 @@
 #include "backend/cuda/matmul.h"
 
 #include "backend/cuda/dense.h"
+#include "backend/cuda/gemv.h"
 #include "backend/cuda/launch.h"
 
 namespace pmetal::cuda {
@@ -59,55 +60,6 @@ const char* dense_only(const LinearArgs& args) {
   return args.weight->format->is_dense ? nullptr : "the weight's format has no CUDA kernel";
 }
 
-const char* decline_skinny(const LinearArgs& args, const KernelContext&) {
-  if (const char* why = dense_only(args)) return why;
-  if (args.transposed) return "the product is transposed";
-  const View w = dense_view(*args.weight);
-  if (args.x.dtype != DType::kBF16 || w.dtype != DType::kBF16) return "not bf16";
-  if (args.weight->out >= int64_t{1} << 30 || !skinny_accepts(args.x.dim(0), args.weight->in, false, false))
-    return "more than 16 rows, or an inner size that is no multiple of 64";
-  if (!has_packed_rows(args.x) || !has_packed_rows(w)) return "rows are not aligned to 16 bytes";
-  if (args.y.stride(1) != 1 || (args.bias && args.bias.stride(0) != 1)) return "the output is strided";
-  return is_double(args.y.dtype) ? "f64 output" : nullptr;
-}
-void run_skinny(const LinearArgs& args, const KernelContext& kernel) {
-  if (args.y.numel() == 0) return;
-  Stream& stream = stream_of(kernel);
-  SkinnyLaunch a{};
-  a.x = args.x.data, a.x_stride = args.x.stride(0);
-  a.m = static_cast<int>(args.x.dim(0)), a.k = static_cast<int>(args.weight->in), a.parts = 1;
-  a.part[0] = {args.weight->planes[0].bytes.data(), args.bias.data, args.y.data, args.y.stride(0),
-               static_cast<int>(args.weight->out),  args.bias.dtype};
-  a.y_dtype = args.y.dtype;
-  a.accumulate = args.accumulate;
-  a.multiprocessors = stream.multiprocessors();
-  launch_skinny(stream.handle(), a);
-  check_launch("linear (skinny)");
-}
-
-const char* decline_gemv(const LinearArgs& args, const KernelContext&) {
-  if (const char* why = dense_only(args)) return why;
-  if (args.transposed) return "the product is transposed";
-  if (args.x.dim(0) > 8) return "more than 8 rows";
-  const View w = dense_view(*args.weight);
-  if (args.x.dtype != DType::kBF16 || w.dtype != DType::kBF16) return "not bf16";
-  if (!has_packed_rows(args.x) || !has_packed_rows(w)) return "rows are not aligned to 16 bytes";
-  if (args.y.stride(1) != 1 || (args.bias && args.bias.stride(0) != 1)) return "the output is strided";
-  return is_double(args.y.dtype) ? "f64 output" : nullptr;
-}
-void run_gemv(const LinearArgs& args, const KernelContext& kernel) {
-  if (args.y.numel() == 0) return;
-  GemvLaunch a{};
-  a.x = args.x.data, a.x_stride = args.x.stride(0);
-  a.w = args.weight->planes[0].bytes.data(), a.w_stride = args.weight->in;
-  a.y = args.y.data, a.y_stride = args.y.stride(0), a.y_dtype = args.y.dtype;
-  a.bias = args.bias.data, a.bias_dtype = args.bias.dtype;
-  a.m = args.x.dim(0), a.n = args.weight->out, a.k = args.weight->in;
-  a.accumulate = args.accumulate;
-  launch_gemv(stream_of(kernel).handle(), a);
-  check_launch("gemv");
-}
-
 int64_t product_workspace(const LinearArgs&, const KernelContext&) { return kProductWorkspace; }
 int64_t product_workspace(const MatmulArgs&, const KernelContext&) { return kProductWorkspace; }
 
@@ -150,7 +102,6 @@ void multiply(const MatmulArgs& args, const View& bias, Stream& stream, void* wo
 namespace pmetal::ops {
 namespace {
 const Candidate<LinearArgs> kLinear[] = {
-    {"skinny", cuda::decline_skinny, cuda::run_skinny},
     {"gemv", cuda::decline_gemv, cuda::run_gemv},
     {"cublaslt", cuda::decline_linear, cuda::run_linear, cuda::product_workspace},
     {"plain", cuda::decline_linear_plain, cuda::run_linear_plain},

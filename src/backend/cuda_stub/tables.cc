@@ -7,6 +7,7 @@
 namespace pmetal::ops {
 
 #define X(op, Args) const KernelList<Args> op##_cuda = {#op, {}};
+#include "ops/fused.inc"
 #include "ops/kernels.inc"
 #undef X
 

@@ -1,0 +1,71 @@
+#include "ops/linear_group.h"
+
+#include "ops/common.h"
+
+namespace pmetal::ops {
+namespace {
+
+LinearGroupArgs arguments(const Tensor& x, const NormInput& norm, std::span<const WeightAndBias> weights) {
+  LinearGroupArgs args;
+  require(x.rank() == 2 && weights.size() <= LinearGroupArgs::kMost, "[linear_group] x is {}, {} weights",
+          x.shape().to_string(), weights.size());
+  args.x = x.view();
+  if (norm.weight) {
+    require(norm.weight->numel() == x.dim(1), "[linear_group] the norm's weight {} does not fit x {}",
+            norm.weight->shape().to_string(), x.shape().to_string());
+    args.norm = norm.weight->view();
+    args.eps = norm.eps;
+  }
+  args.n = weights.size();
+  for (size_t i = 0; i < weights.size(); ++i) {
+    require(weights[i].weight->in == x.dim(1), "[linear_group] x is {}, weight {} is [{}, {}]", x.shape().to_string(),
+            i, weights[i].weight->out, weights[i].weight->in);
+    args.weight[i] = weights[i].weight;
+    if (weights[i].bias) args.bias[i] = weights[i].bias.view();
+  }
+  return args;
+}
+
+}  // namespace
+
+std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput& norm,
+                                 std::span<const WeightAndBias> weights) {
+  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  LinearGroupArgs args = arguments(x, norm, weights);
+  std::vector<Tensor> all;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    all.push_back(ctx.empty({x.dim(0), weights[i].weight->out}, x.dtype()));
+    args.y[i] = all.back().view();
+  }
+  if (!try_dispatch(ctx, linear_group_cuda, args)) return {};
+  return all;
+}
+
+Tensor linear_glu(Context& ctx, const Tensor& x, const NormInput& norm, const WeightAndBias& gate,
+                  const WeightAndBias& up, Activation activation) {
+  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  require(gate.weight->out == up.weight->out, "[linear_glu] the gate has {} rows, what it gates {}", gate.weight->out,
+          up.weight->out);
+  const WeightAndBias weights[] = {gate, up};
+  LinearGroupArgs args = arguments(x, norm, weights);
+  const Tensor y = ctx.empty({x.dim(0), gate.weight->out}, x.dtype());
+  args.y[0] = y.view();
+  args.is_gated = true;
+  args.activation = activation;
+  return try_dispatch(ctx, linear_group_cuda, args) ? y : Tensor();
+}
+
+Tensor linear_add(Context& ctx, const Tensor& x, const WeightAndBias& weight, const Tensor& residual) {
+  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  const WeightAndBias weights[] = {weight};
+  LinearGroupArgs args = arguments(x, {}, weights);
+  require(residual.rank() == 2 && residual.dim(0) == x.dim(0) && residual.dim(1) == weight.weight->out,
+          "[linear_add] {} rows with a weight of {} rows do not fit the residual {}", x.dim(0), weight.weight->out,
+          residual.shape().to_string());
+  const Tensor y = ctx.empty(residual.shape(), x.dtype());
+  args.y[0] = y.view();
+  args.residual = residual.view();
+  return try_dispatch(ctx, linear_group_cuda, args) ? y : Tensor();
+}
+
+}  // namespace pmetal::ops
