@@ -1,6 +1,8 @@
 // Whole steps on a GPU with random weights: prefill, decode, LoRA and full fine-tuning, on the shapes of bench/shapes.
-//   cuda_step SHAPES [--device cuda:0] [--check] [--ops] [ROW...]     SHAPES: the folder bench/shapes
+//   cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [ROW...]     SHAPES: the folder
+//   bench/shapes
 // ROW selects rows by the beginning of their name (default: all). --check: a few steps of the smallest shape only.
+// --batch-invariant: decode rows once more with it.
 // --ops: seconds of a step by op and kernel; launch times, unless CUDA_LAUNCH_BLOCKING=1 makes each launch wait.
 // Decode rows start from 512 remembered tokens unless they say otherwise; greedy sampling is not part of them. Training
 // rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation.
@@ -70,7 +72,7 @@ struct Timing {
   unsigned mhz = 0;             // median SM clock, 0: not known
   double median() const { return seconds[seconds.size() / 2]; }
 };
-bool wants_ops = false;
+bool wants_ops = false, wants_invariant = false;
 
 void print_ops(const OpTimes& times) {
   std::vector<OpTime> rows = times.rows();
@@ -272,7 +274,13 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
   if (parts > 1) std::printf("  %ld parts", static_cast<long>(parts));
   std::printf("  peer %7.0f", row.peer);
   if (row.peer_gib > 0) std::printf(" (%.0f GiB)", row.peer_gib);
-  std::printf("  x%.2f\n", rate / row.peer);
+  std::printf("  x%.2f", rate / row.peer);
+  if (wants_invariant && row.kind == Row::kDecode) {
+    ops::set_batch_invariant(ctx, true);
+    std::printf("  batch-invariant %.0f", tokens / decode(ctx, model, row, std::min(most, 40)).median());
+    ops::set_batch_invariant(ctx, false);
+  }
+  std::printf("\n");
   std::fflush(stdout);
 }
 
@@ -287,6 +295,8 @@ int run(int argc, char** argv) {
       device = argv[++i];
     else if (arg == "--check")
       check = true;
+    else if (arg == "--batch-invariant")
+      wants_invariant = true;
     else if (arg == "--ops")
       wants_ops = true;
     else if (shapes.empty())
@@ -295,7 +305,7 @@ int run(int argc, char** argv) {
       wanted.push_back(arg);
   }
   if (shapes.empty()) {
-    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--check] [--ops] [ROW...]\n");
+    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [ROW...]\n");
     return 2;
   }
   Context ctx = ops::make_context(parse_device(device), std::make_shared<ThreadPool>(0));

@@ -4,6 +4,7 @@
 
 #include "infer/kv.h"
 #include "infer/loop_detector.h"
+#include "ops/device.h"
 #include "ops/top_logits.h"
 
 namespace pmetal::infer {
@@ -54,7 +55,8 @@ Engine::Engine(Context& ctx, models::Model& model, EngineOptions options)
       options_(std::move(options)),
       max_context_(options_.max_pages * nn::kPageTokens),
       store_(make_kv_store(ctx, model, options_.max_pages)),
-      runner_(ctx, model, store_) {
+      runner_(ctx, model, store_),
+      fixed_chunks_(ctx.device().is_cuda() && ops::is_batch_invariant(ctx)) {
   for (int64_t limit : {options_.max_context, model.info().max_positions})
     if (limit > 0) max_context_ = std::min(max_context_, limit);
   PMETAL_ASSERT(options_.max_step_tokens > 0 && options_.max_sequences > 0 && options_.max_chunk > 0);
@@ -115,6 +117,12 @@ void Engine::sweep() {
   std::erase_if(sequences_, [](const std::unique_ptr<Sequence>& s) {
     return s->state == Sequence::State::kDone || s->group->is_cancelled;
   });
+}
+
+// tokens of a sequence in this step; with fixed chunks a step may exceed its budget by part of one
+int64_t Engine::chunk_of(const Sequence& s, int64_t budget) const {
+  const int64_t n = std::min(s.rest(), options_.max_chunk);
+  return fixed_chunks_ ? n : std::min(n, budget);
 }
 
 void Engine::preempt(Sequence& s) {
@@ -181,7 +189,7 @@ void Engine::admit(Plan& plan, int64_t budget) {
     for (Sequence* b : blocked) ++b->passes;
     s.passes = 0;
     s.state = Sequence::State::kRunning;
-    const int64_t n = std::min({s.rest(), options_.max_chunk, budget});
+    const int64_t n = chunk_of(s, budget);
     plan.rows.push_back({&s, n, pages});
     plan.pages += pages;
     budget -= n;
@@ -198,7 +206,7 @@ Engine::Plan Engine::schedule() {
     for (size_t i = 0; i < sequences_.size() && budget > 0; ++i) {
       Sequence& s = *sequences_[i];
       if (!s.is_running() || (s.rest() == 1) != decode) continue;
-      const int64_t n = std::min({s.rest(), options_.max_chunk, budget});
+      const int64_t n = chunk_of(s, budget);
       if (take_pages(plan, s, n)) budget -= n;
     }
   if (!plan.preempted) admit(plan, budget);

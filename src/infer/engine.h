@@ -1,7 +1,8 @@
 // Engine: continuous batching. Each step is one ragged forward over the decode rows and prefill chunks of many
 // requests, limited by a budget of tokens. Admission is optimistic: when pages lack, the latest arrival gives its pages
 // back and computes its tokens again later. On the CPU an answer does not depend on batch mates, chunks or preemption,
-// bit by bit. One thread drives it: step() is synchronous.
+// bit by bit; on a GPU under ops::set_batch_invariant it does not depend on batch mates as long as nobody is preempted.
+// One thread drives it: step() is synchronous.
 #pragma once
 
 #include <memory>
@@ -80,6 +81,7 @@ class Engine {
     bool preempted = false;
   };
   Plan schedule();
+  int64_t chunk_of(const Sequence& sequence, int64_t budget) const;
   bool take_pages(Plan& plan, Sequence& sequence, int64_t n);
   void admit(Plan& plan, int64_t budget);
   int64_t choices_behind(size_t head) const;
@@ -100,6 +102,7 @@ class Engine {
   EngineCounters counters_;
   int64_t arrivals_ = 0;
   bool in_step_ = false;
+  bool fixed_chunks_;  // where prompts are cut must not depend on what else runs
 };
 
 }  // namespace pmetal::infer

@@ -21,7 +21,9 @@ class StepRunner {
                                      // no row goes on to the head
     std::vector<int32_t> first_row;  // of each sequence; -1: none
   };
-  // Error(kOutOfMemory) when pages lack: then nothing has changed.
+  // Error(kOutOfMemory) when pages lack: then nothing has changed. Where rows must not depend on their mates and the
+  // device's kernels would make them (ops::set_batch_invariant), the decode rows of a mixed step run as one step, and
+  // each longer part as one of its own.
   Result run(std::span<const nn::StepSequence> sequences);
 
  private:
@@ -33,6 +35,7 @@ class StepRunner {
     std::unique_ptr<ops::Graph> graph;
     Tensor logits;
   };
+  Result run_together(std::span<const nn::StepSequence> sequences);
   Recorded* recorded(std::span<const nn::StepSequence> sequences);
   Tensor logits(const nn::Batch& batch);
 

@@ -15,6 +15,7 @@
 #include "jobs/model_session.h"
 #include "jobs/spec.h"
 #include "jobs/specs/infer.h"
+#include "ops/device.h"
 
 namespace pmetal::jobs {
 namespace {
@@ -233,6 +234,7 @@ void run_infer(const JobOptions& options, JobContext& job) {
   if (job.json && o.interactive) fail(ErrorCode::kUsage, "--json: contradicts --interactive");
   ModelSession s = open_session(
       job, {.model = o.model, .adapter = o.lora, .dtype = o.dtype, .device = o.device, .threads = o.threads});
+  ops::set_batch_invariant(*s.ctx, o.batch_invariant);
   if (o.benchmark) return run_infer_benchmark(o, job, s);
   const models::ModelInfo& info = s.model->info();
   job.phase("loading_tokenizer", s.checkpoint->folder().string());

@@ -58,6 +58,8 @@ constexpr FieldDescriptor kFields[] = {
 
     {PMETAL_FIELD(device), .kind = kEnum, .group = "Compute", .help = kDeviceHelp, .options = kDeviceChoices},
     {PMETAL_FIELD(threads), .kind = kInteger, .group = "Compute", .help = kThreadsHelp, .min = 0, .max = 4096},
+    {PMETAL_FIELD(batch_invariant), .kind = kToggle, .group = "Compute",
+     .help = "answers do not depend on what runs beside them, bit by bit; slower on a GPU, always so on a CPU"},
 
     {PMETAL_FIELD(benchmark), .kind = kToggle, .group = "Benchmark", .help = "measure instead of answering"},
     {PMETAL_FIELD(benchmark_iters), .kind = kInteger, .group = "Benchmark", .help = "timed runs", .min = 1,

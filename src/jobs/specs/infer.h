@@ -41,6 +41,7 @@ struct InferOptions {
   // Compute
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
+  bool batch_invariant = false;
   // Benchmark
   bool benchmark = false;
   int64_t benchmark_iters = 5;
