@@ -107,7 +107,7 @@ void run(const std::vector<int64_t>& rows) {
         };
         variant("late", 0, 0, 0, false);
         variant("auto", 0, 0, 0, true);
-        for (const int split : {1, 2, 4})
+        for (const int split : {1, 2})
           for (const int blocks : {1, 2, 3})
             if (split == 1 || s.n < 8192) variant(fmt::format("s{}b{}", split, blocks).c_str(), split, 1, blocks, true);
         if (!s.glu && n_rows > 4096)

@@ -46,9 +46,9 @@ struct GroupShape {
   int64_t m, k;
   std::vector<int64_t> out;
 };
-const GroupShape kGroups[] = {{1, 64, {8}},        {1, 1024, {48, 24, 24}}, {3, 128, {33, 7, 1}},
-                              {8, 4096, {40, 16}}, {9, 256, {2100, 5, 8}},  {16, 448, {64, 64, 64}},
-                              {5, 2048, {16, 8}}};
+const GroupShape kGroups[] = {{1, 64, {8}},         {1, 1024, {48, 24, 24}}, {3, 128, {33, 7, 1}},
+                              {4, 4096, {40, 16}},  {2, 256, {9100, 5, 8}},  {4, 456, {64, 64, 64}},
+                              {1, 2048, {3000, 8}}, {1, 4104, {5000}}};
 
 TEST_F(CudaFused, Norm_and_a_group_of_products) {
   for (const GroupShape& s : kGroups)

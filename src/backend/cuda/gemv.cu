@@ -219,23 +219,22 @@ void run(StreamHandle stream, const GemvLaunch& a) {
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kMostBytes);
   const int per_block = kWarps / kSplit * (kGlu ? 1 : kOutputs), all = (a.rows + per_block - 1) / per_block;
-  const int most = a.multiprocessors * (a.blocks ? a.blocks : 2);
+  const int most = a.multiprocessors * (a.blocks ? a.blocks : kM == 1 ? 3 : 2);
   launch_overlapped(stream, kernel, dim3(static_cast<unsigned>(all < most ? all : most)), dim3(kThreads),
                     static_cast<size_t>(a.m) * static_cast<size_t>(a.k) * 2, a);
 }
 
 template <int kM>
 void run_rows(StreamHandle stream, const GemvLaunch& a) {
-  // few rows: several warps share one, so that every multiprocessor has enough loads in flight
-  const int full = a.multiprocessors * kWarps * 2;
-  const int split = a.split ? a.split : a.rows * 4 <= full * 2 ? 4 : a.rows < full ? 2 : 1;
+  // few rows: two warps share one, so that every multiprocessor has enough loads in flight; long ones where a row each
+  // leaves some warps with twice the work of others
+  const int warps = a.multiprocessors * kWarps;
+  const int split = a.split ? a.split : a.rows <= 2 * warps || (a.rows < 6 * warps && a.k >= 4096) ? 2 : 1;
   if (a.glu)
     split >= 2 ? run<kM, 2, 2, true>(stream, a) : run<kM, 2, 1, true>(stream, a);
-  else if (split == 4)
-    run<kM, 1, 4, false>(stream, a);
   else if (split == 2)
     run<kM, 1, 2, false>(stream, a);
-  else if (a.outputs == 1 || (a.outputs == 0 && a.rows < 8192))
+  else if (a.outputs == 1 || (a.outputs == 0 && a.rows < 6 * warps))
     run<kM, 1, 1, false>(stream, a);
   else
     run<kM, 2, 1, false>(stream, a);
