@@ -7,11 +7,11 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <class T, int kN>
-__global__ void forward_kernel(GluLaunch a) {
-  const int64_t per_row = a.n / kN, items = a.rows * per_row;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < items; i += gridDim.x * int64_t{kThreads}) {
-    const int64_t r = i / per_row, c = i % per_row * kN;
+template <class T, int kN, class Index>
+__global__ void __launch_bounds__(kThreads) forward_kernel(GluLaunch a, Index items) {
+  const Index per_row = static_cast<Index>(a.n / kN);
+  for (Index i = blockIdx.x * Index{kThreads} + threadIdx.x; i < items; i += gridDim.x * Index{kThreads}) {
+    const int64_t r = i / per_row, c = int64_t{i % per_row} * kN;
     float g[kN], u[kN];
     load_pack<kN>(static_cast<const T*>(a.gate), r * a.gate_stride + c, g);
     if (a.up) load_pack<kN>(static_cast<const T*>(a.up), r * a.up_stride + c, u);
@@ -25,11 +25,11 @@ __global__ void forward_kernel(GluLaunch a) {
   }
 }
 
-template <class T, int kN>
-__global__ void backward_kernel(GluLaunch a) {
-  const int64_t per_row = a.n / kN, items = a.rows * per_row;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < items; i += gridDim.x * int64_t{kThreads}) {
-    const int64_t r = i / per_row, c = i % per_row * kN;
+template <class T, int kN, class Index>
+__global__ void __launch_bounds__(kThreads) backward_kernel(GluLaunch a, Index items) {
+  const Index per_row = static_cast<Index>(a.n / kN);
+  for (Index i = blockIdx.x * Index{kThreads} + threadIdx.x; i < items; i += gridDim.x * Index{kThreads}) {
+    const int64_t r = i / per_row, c = int64_t{i % per_row} * kN;
     float g[kN], u[kN], d[kN], dg[kN], du[kN];
     load_pack<kN>(static_cast<const T*>(a.gate), r * a.gate_stride + c, g);
     load_pack<kN>(static_cast<const T*>(a.dy), r * a.dy_stride + c, d);
@@ -48,11 +48,15 @@ __global__ void backward_kernel(GluLaunch a) {
 
 template <class T, int kN>
 void run(StreamHandle stream, const GluLaunch& a, bool backward) {
-  const unsigned blocks = blocks_for(a.rows * (a.n / kN), kThreads, 132 * 64);
-  if (backward)
-    backward_kernel<T, kN><<<blocks, kThreads, 0, stream>>>(a);
-  else
-    forward_kernel<T, kN><<<blocks, kThreads, 0, stream>>>(a);
+  const int64_t items = a.rows * (a.n / kN);
+  const unsigned blocks = blocks_for(items, kThreads, 132 * 64);
+  const auto launch = [&](auto index) {  // divisions of 32 bits where they suffice
+    if (backward)
+      backward_kernel<T, kN><<<blocks, kThreads, 0, stream>>>(a, index);
+    else
+      forward_kernel<T, kN><<<blocks, kThreads, 0, stream>>>(a, index);
+  };
+  items < (int64_t{1} << 31) ? launch(static_cast<uint32_t>(items)) : launch(items);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 namespace pmetal::cuda {
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
 
 // value and derivative of the activation
 __device__ __forceinline__ void evaluate(int activation, float v, float& y, float& s) {

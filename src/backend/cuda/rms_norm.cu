@@ -1,6 +1,6 @@
 // rms_norm and its derivative. With x̂ = x · rstd and g = dy · (w + offset):
 //   dx = rstd · (g − x̂ · mean(g · x̂)),  dw = Σ_rows dy · x̂
-// A row belongs to one warp (short rows: heads) or one block; it is read twice, the second time from cache. dw is
+// A row belongs to one warp (short rows) or one block, which keep it in registers unless it is very long. dw is
 // summed over fixed chunks of rows, then over the chunks in order: same bits always. Bound: bytes.
 #include "backend/cuda/device.cuh"
 
@@ -19,8 +19,9 @@ __device__ __forceinline__ float group_sum(float v) {
     return block_sum(v);
 }
 
-template <class T, int kN, bool kWarp>
-__global__ void forward_kernel(RmsNormLaunch a) {
+// kPacks > 0: a thread keeps its part of the row, at most kPacks packs, in registers; else it reads the row twice.
+template <class T, int kN, bool kWarp, int kPacks>
+__global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormLaunch a) {
   const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
   if (row >= a.rows) return;
   const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
@@ -29,8 +30,7 @@ __global__ void forward_kernel(RmsNormLaunch a) {
   T* sum = a.residual ? static_cast<T*>(a.sum) + row * a.sum_stride : nullptr;
   T* y = static_cast<T*>(a.y) + row * a.y_stride;
   float squares = 0;
-  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
-    float v[kN];
+  const auto first_pass = [&](int64_t c, float(&v)[kN]) {
     load_pack<kN>(x, c, v);
     if (residual) {
       float w[kN];
@@ -41,13 +41,9 @@ __global__ void forward_kernel(RmsNormLaunch a) {
     }
 #pragma unroll
     for (int i = 0; i < kN; ++i) squares += v[i] * v[i];
-  }
-  squares = group_sum<kWarp>(squares);
-  const float rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
-  const T* source = residual ? sum : x;  // each thread reads back what it wrote itself
-  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
-    float v[kN], w[kN];
-    load_pack<kN>(source, c, v);
+  };
+  const auto second_pass = [&](int64_t c, float(&v)[kN], float rstd) {
+    float w[kN];
     load_any<kN>(a.weight, a.weight_dtype, c, w);
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
@@ -56,49 +52,98 @@ __global__ void forward_kernel(RmsNormLaunch a) {
       v[i] *= w[i] + a.offset;
     }
     store_pack<kN>(y, c, v);
+  };
+  const auto scale_of = [&] { return 1.f / sqrtf(group_sum<kWarp>(squares) / static_cast<float>(a.n) + a.eps); };
+  if constexpr (kPacks > 0) {
+    float v[kPacks][kN];
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if ((p * width + lane) * kN < a.n) first_pass((p * width + lane) * kN, v[p]);
+    const float rstd = scale_of();
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if ((p * width + lane) * kN < a.n) second_pass((p * width + lane) * kN, v[p], rstd);
+  } else {
+    float v[kN];
+    for (int64_t c = lane * kN; c < a.n; c += width * kN) first_pass(c, v);
+    const float rstd = scale_of();
+    const T* source = residual ? sum : x;  // each thread reads back what it wrote itself
+    for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+      load_pack<kN>(source, c, v);
+      second_pass(c, v, rstd);
+    }
   }
 }
 
-template <class T, int kN, bool kWarp>
-__global__ void backward_kernel(RmsNormLaunch a) {
+template <class T, int kN, bool kWarp, int kPacks>
+__global__ void __launch_bounds__(kThreads) backward_kernel(RmsNormLaunch a) {
   const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
   if (row >= a.rows) return;
   const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
   const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
   const T* dy = static_cast<const T*>(a.dy) + row * a.dy_stride;
+  T* dx = a.dx ? static_cast<T*>(a.dx) + row * a.dx_stride : nullptr;
+  const T* more = a.dx_add ? static_cast<const T*>(a.dx_add) + row * a.dx_add_stride : nullptr;
   float squares = 0, product = 0;  // Σ x², Σ g·x
-  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
-    float v[kN], g[kN], w[kN];
+  // x, and g = dy · (w + offset)
+  const auto read = [&](int64_t c, float(&v)[kN], float(&g)[kN]) {
+    float w[kN];
     load_pack<kN>(x, c, v);
     load_pack<kN>(dy, c, g);
     load_any<kN>(a.weight, a.weight_dtype, c, w);
+#pragma unroll
+    for (int i = 0; i < kN; ++i) g[i] *= w[i] + a.offset;
+  };
+  const auto first_pass = [&](const float(&v)[kN], const float(&g)[kN]) {
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
       squares += v[i] * v[i];
-      product += g[i] * (w[i] + a.offset) * v[i];
+      product += g[i] * v[i];
     }
-  }
-  squares = group_sum<kWarp>(squares);
-  product = group_sum<kWarp>(product);
-  const float rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
-  if (a.rstd && lane == 0) a.rstd[row] = rstd;
-  if (!a.dx) return;
-  const float mean = product * rstd / static_cast<float>(a.n);
-  T* dx = static_cast<T*>(a.dx) + row * a.dx_stride;
-  const T* more = a.dx_add ? static_cast<const T*>(a.dx_add) + row * a.dx_add_stride : nullptr;
-  for (int64_t c = lane * kN; c < a.n; c += width * kN) {
-    float v[kN], g[kN], w[kN];
-    load_pack<kN>(x, c, v);
-    load_pack<kN>(dy, c, g);
-    load_any<kN>(a.weight, a.weight_dtype, c, w);
+  };
+  const auto second_pass = [&](int64_t c, float(&v)[kN], float(&g)[kN], float rstd, float mean) {
 #pragma unroll
-    for (int i = 0; i < kN; ++i) g[i] = rstd * (g[i] * (w[i] + a.offset) - v[i] * rstd * mean);
+    for (int i = 0; i < kN; ++i) g[i] = rstd * (g[i] - v[i] * rstd * mean);
     if (more) {
       load_pack<kN>(more, c, v);
 #pragma unroll
       for (int i = 0; i < kN; ++i) g[i] += v[i];
     }
     store_pack<kN>(dx, c, g);
+  };
+  const auto sums = [&](float& rstd, float& mean) {
+    squares = group_sum<kWarp>(squares);
+    product = group_sum<kWarp>(product);
+    rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
+    mean = product * rstd / static_cast<float>(a.n);
+    if (a.rstd && lane == 0) a.rstd[row] = rstd;
+  };
+  float rstd, mean;
+  if constexpr (kPacks > 0) {
+    float v[kPacks][kN], g[kPacks][kN];
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if ((p * width + lane) * kN < a.n) {
+        read((p * width + lane) * kN, v[p], g[p]);
+        first_pass(v[p], g[p]);
+      }
+    sums(rstd, mean);
+    if (!dx) return;
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if ((p * width + lane) * kN < a.n) second_pass((p * width + lane) * kN, v[p], g[p], rstd, mean);
+  } else {
+    float v[kN], g[kN];
+    for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+      read(c, v, g);
+      first_pass(v, g);
+    }
+    sums(rstd, mean);
+    if (!dx) return;
+    for (int64_t c = lane * kN; c < a.n; c += width * kN) {
+      read(c, v, g);
+      second_pass(c, v, g, rstd, mean);
+    }
   }
 }
 
@@ -125,21 +170,33 @@ __global__ void weight_final_kernel(RmsNormLaunch a, int64_t chunks) {
   a.dweight[c] += sum;
 }
 
+template <class T, int kN, bool kWarp, int kPacks>
+void run_rows(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
+  const unsigned blocks = kWarp ? blocks_for(a.rows, kThreads / 32) : static_cast<unsigned>(a.rows);
+  if (backward)
+    backward_kernel<T, kN, kWarp, kPacks><<<blocks, kThreads, 0, stream>>>(a);
+  else
+    forward_kernel<T, kN, kWarp, kPacks><<<blocks, kThreads, 0, stream>>>(a);
+}
+
 template <class T, int kN>
 void run(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
-  const bool warp = a.n <= 512;
-  const unsigned blocks = warp ? blocks_for(a.rows, kThreads / 32) : static_cast<unsigned>(a.rows);
-  if (!backward) {
-    if (warp)
-      forward_kernel<T, kN, true><<<blocks, kThreads, 0, stream>>>(a);
+  if constexpr (kN == 1) {
+    a.n <= 512 ? run_rows<T, 1, true, 0>(stream, a, backward) : run_rows<T, 1, false, 0>(stream, a, backward);
+  } else {
+    constexpr int64_t kWarpPack = 32 * kN, kBlockPack = kThreads * kN;
+    if (a.n <= kWarpPack)
+      run_rows<T, kN, true, 1>(stream, a, backward);
+    else if (a.n <= 4 * kWarpPack)
+      run_rows<T, kN, true, 4>(stream, a, backward);
+    else if (a.n <= kBlockPack)
+      run_rows<T, kN, false, 1>(stream, a, backward);
+    else if (a.n <= 4 * kBlockPack)
+      run_rows<T, kN, false, 4>(stream, a, backward);
     else
-      forward_kernel<T, kN, false><<<blocks, kThreads, 0, stream>>>(a);
-    return;
+      run_rows<T, kN, false, 0>(stream, a, backward);
   }
-  if (warp)
-    backward_kernel<T, kN, true><<<blocks, kThreads, 0, stream>>>(a);
-  else
-    backward_kernel<T, kN, false><<<blocks, kThreads, 0, stream>>>(a);
+  if (!backward) return;
   if (!a.dweight) return;
   const int64_t chunks = (a.rows + a.chunk_rows - 1) / a.chunk_rows;
   const unsigned columns = blocks_for(a.n, kThreads);

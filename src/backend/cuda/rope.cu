@@ -19,16 +19,18 @@ __global__ void table_kernel(View positions, View inv_freq, View cos, View sin, 
   sin.as<float>()[t * sin.strides[0] + j] = s * scale;
 }
 
-// items: [tokens, heads, d / (2 · kN)]; those beyond the rotary part copy
-template <class T, int kN>
-__global__ void half_kernel(View x, View y, View cos, View sin, float sign, int64_t items) {
-  const int64_t half = cos.shape[1], d = x.shape[2], per_head = half / kN + (d - 2 * half + kN - 1) / kN;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < items; i += gridDim.x * int64_t{kThreads}) {
-    const int64_t c = i % per_head, h = i / per_head % x.shape[1], t = i / per_head / x.shape[1];
-    const T* from = static_cast<const T*>(x.data) + t * x.strides[0] + h * x.strides[1];
-    T* to = static_cast<T*>(y.data) + t * y.strides[0] + h * y.strides[1];
+// items: [tokens, heads, d / (2 · kN)]; those beyond the rotary part copy. Index: 32 bits where they suffice, for the
+// divisions' sake.
+template <class T, int kN, class Index>
+__global__ void __launch_bounds__(kThreads) half_kernel(View x, View y, View cos, View sin, float sign, Index items) {
+  const Index half = static_cast<Index>(cos.shape[1]), d = static_cast<Index>(x.shape[2]),
+              heads = static_cast<Index>(x.shape[1]), per_head = half / kN + (d - 2 * half + kN - 1) / kN;
+  for (Index i = blockIdx.x * Index{kThreads} + threadIdx.x; i < items; i += gridDim.x * Index{kThreads}) {
+    const Index row = i / per_head, c = i - row * per_head, t = row / heads, h = row - t * heads;
+    const T* from = static_cast<const T*>(x.data) + int64_t{t} * x.strides[0] + int64_t{h} * x.strides[1];
+    T* to = static_cast<T*>(y.data) + int64_t{t} * y.strides[0] + int64_t{h} * y.strides[1];
     if (c * kN >= half) {
-      const int64_t at = 2 * half + (c - half / kN) * kN;
+      const Index at = 2 * half + (c - half / kN) * kN;
       Pack<T, kN> p = *reinterpret_cast<const Pack<T, kN>*>(from + at);
       *reinterpret_cast<Pack<T, kN>*>(to + at) = p;
       continue;
@@ -36,8 +38,8 @@ __global__ void half_kernel(View x, View y, View cos, View sin, float sign, int6
     float a[kN], b[kN], cs[kN], sn[kN], u[kN], v[kN];
     load_pack<kN>(from, c * kN, a);
     load_pack<kN>(from, c * kN + half, b);
-    load_pack<kN>(cos.as<float>(), t * cos.strides[0] + c * kN, cs);
-    load_pack<kN>(sin.as<float>(), t * sin.strides[0] + c * kN, sn);
+    load_pack<kN>(cos.as<float>(), int64_t{t} * cos.strides[0] + c * kN, cs);
+    load_pack<kN>(sin.as<float>(), int64_t{t} * sin.strides[0] + c * kN, sn);
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
       u[j] = a[j] * cs[j] - b[j] * (sign * sn[j]);
@@ -83,10 +85,13 @@ void launch_rope(StreamHandle stream, const View& x, const View& y, const View& 
     constexpr int kN = 4;
     const int64_t items = heads * (half / kN + (d - 2 * half + kN - 1) / kN);
     const unsigned blocks = blocks_for(items, kThreads, 132 * 64);
-    if (x.dtype == DType::kBF16)
-      half_kernel<bf16, kN><<<blocks, kThreads, 0, stream>>>(x, y, cos, sin, sign, items);
-    else
-      half_kernel<float, kN><<<blocks, kThreads, 0, stream>>>(x, y, cos, sin, sign, items);
+    const auto launch = [&](auto index) {
+      if (x.dtype == DType::kBF16)
+        half_kernel<bf16, kN><<<blocks, kThreads, 0, stream>>>(x, y, cos, sin, sign, index);
+      else
+        half_kernel<float, kN><<<blocks, kThreads, 0, stream>>>(x, y, cos, sin, sign, index);
+    };
+    items < (int64_t{1} << 31) ? launch(static_cast<uint32_t>(items)) : launch(items);
     return;
   }
   const int64_t items = heads * (d - half);
