@@ -1,7 +1,6 @@
 // pmetal train: supervised fine-tuning of an adapter or of all parameters.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <ostream>
 
 #include <nlohmann/json.hpp>
@@ -16,16 +15,12 @@
 #include "jobs/specs/train.h"
 #include "jobs/text_session.h"
 #include "jobs/training.h"
+#include "jobs/training_data.h"
 
 namespace pmetal::jobs {
 namespace {
 
 constexpr int64_t kDefaultMaxSeqLen = 8192;
-
-data::ColumnFlags column_flags(const TrainOptions& o) {
-  return {o.text_column.value_or(""), o.text_columns, o.column_separator, o.prompt_column.value_or(""),
-          o.response_column.value_or("")};
-}
 
 adapters::PeftConfig peft_config(const TrainOptions& o) {
   adapters::PeftConfig c;
@@ -84,18 +79,6 @@ std::string run_identity(const JobOptions& options) {
   return j.dump();
 }
 
-// Ready tokens may come from another tokenizer.
-void check_tokens(const std::vector<data::Example>& examples, const std::string& dataset, int64_t vocabulary) {
-  for (size_t i = 0; i < examples.size(); ++i)
-    for (size_t t = 0; t < examples[i].ids.size(); ++t)
-      for (const int32_t id : {examples[i].ids[t], examples[i].labels[t]})
-        if (id >= vocabulary || (id < 0 && id != data::kIgnore))
-          fail(ErrorCode::kInvalidInput,
-               "{}: sample {} has token {} at position {}, the model's vocabulary is {}; tokenize it with the model's "
-               "own tokenizer",
-               dataset, i + 1, id, t, vocabulary);
-}
-
 std::vector<data::PackedSequence> one_by_one(std::vector<data::Example> examples) {
   std::vector<data::PackedSequence> all;
   for (const data::Example& e : examples) {
@@ -137,40 +120,11 @@ void train_model(const JobOptions& options, JobContext& job) {
 
   job.phase("tokenizing_dataset", o.dataset);
   const auto builder = make_example_builder(text, {.train_on = to_data(o.train_on), .max_length = max_seq_len});
-  const std::vector<fs::path> files = data::resolve_files(local_dataset(job, o.dataset));
-  const auto source = data::open_files(files);
-  std::vector<data::Example> examples =
-      data::read_examples(*source, column_flags(o), *builder, s.threads.get(), o.max_samples.value_or(0));
-  const data::ExampleCounts& counts = builder->counts();
-  if (counts.truncated > 0)
-    job.log(LogLevel::kWarn,
-            "{} of {} samples were longer than {} tokens and were cut; raise --max-seq-len to keep them whole",
-            counts.truncated.load(), counts.built.load(), max_seq_len);
-  if (counts.dropped_nothing_learned > 0)
-    job.log(LogLevel::kWarn, "{} samples had nothing to learn and were left out",
-            counts.dropped_nothing_learned.load());
-  if (examples.empty())
-    fail(
-        ErrorCode::kInvalidInput,
-        "{}: no sample has anything to learn ({} read); check the format with `pmetal dataset validate` and --train-on",
-        o.dataset, counts.built.load() + counts.dropped_nothing_learned.load());
-  check_tokens(examples, o.dataset, info.vocabulary);
-  std::vector<int64_t> lengths;
-  for (const data::Example& e : examples) lengths.push_back(e.length());
-  const bool pack = !o.no_sequence_packing;
-  const int64_t pack_length =
-      o.pack_max_seq_len ? std::min(*o.pack_max_seq_len, max_seq_len) : data::packing_length(lengths, max_seq_len);
-  const size_t n_examples = examples.size();
-  const auto loader = data::make_loader(std::move(examples), data::fingerprint(files),
-                                        {.seed = o.seed,
-                                         .shuffle = !o.no_shuffle,
-                                         .pack = pack,
-                                         .max_length = pack ? pack_length : max_seq_len,
-                                         .epochs = o.epochs});
+  const TrainingData data = open_training_data(o, job, builder, info.vocabulary, max_seq_len, s.threads.get());
   const int64_t per_step = o.batch_size * o.gradient_accumulation_steps;
-  const int64_t sequences = loader->sequences_per_epoch().value_or(0) * o.epochs;
-  int64_t total_steps = (sequences + per_step - 1) / per_step;
-  if (o.max_steps) total_steps = std::min(total_steps, *o.max_steps);
+  const int64_t an_epoch = data.loader->sequences_per_epoch().value_or(0);
+  int64_t total_steps = (an_epoch * o.epochs + per_step - 1) / per_step;
+  if (o.max_steps) total_steps = data.is_streamed ? *o.max_steps : std::min(total_steps, *o.max_steps);
 
   // the thing that trains
   const LearningRates rates{o.learning_rate, o.embedding_lr, o.loraplus_lr_ratio};
@@ -206,20 +160,22 @@ void train_model(const JobOptions& options, JobContext& job) {
   t.output = o.output_dir;
   t.config_text = run_identity(options);
 
+  const std::string what_is_read =
+      data.is_streamed ? fmt::format("streamed, {} rows at a time, in sequences of at most {} tokens", o.shuffle_buffer,
+                                     data.sequence_length)
+                       : fmt::format("{} samples, {} tokens, {} sequences of at most {} tokens an epoch",
+                                     data.n_examples, data.n_tokens, an_epoch, data.sequence_length);
   if (job.dry_run) {
     const models::ParameterCount n = models::count_parameters(*s.model);
     int64_t trained = 0;
     for (const train::Trainable& p : target->trainables()) trained += p.slot->numel();
     job.data() << fmt::format(
-        "model       {} ({:.1f} M parameters, {:.2f} M train)\ndata        {} samples, {} tokens, {} sequences of at "
-        "most {} tokens an epoch\n"
+        "model       {} ({:.1f} M parameters, {:.2f} M train)\ndata        {}\n"
         "steps       {} of {} sequences\nmemory now  {:.2f} GB, optimizer and gradients {:.2f} GB more\noutput      "
         "{}\n",
-        o.model, static_cast<double>(n.total) / 1e6, static_cast<double>(trained) / 1e6, n_examples,
-        std::accumulate(lengths.begin(), lengths.end(), int64_t{0}), loader->sequences_per_epoch().value_or(0),
-        pack ? pack_length : max_seq_len, total_steps, per_step,
-        static_cast<double>(ctx.allocator().stats().current_bytes) / 1e9, static_cast<double>(trained) * 16 / 1e9,
-        o.output_dir);
+        o.model, static_cast<double>(n.total) / 1e6, static_cast<double>(trained) / 1e6, what_is_read, total_steps,
+        per_step, static_cast<double>(ctx.allocator().stats().current_bytes) / 1e9,
+        static_cast<double>(trained) * 16 / 1e9, o.output_dir);
     return;
   }
 
@@ -231,7 +187,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     metrics->train_start(output.filename().string(), to_json(options).dump());
   }
   TrainingObserver observer(job, metrics.get(), o.epochs);
-  train::Trainer trainer(ctx, *target, *loader, t, observer);
+  train::Trainer trainer(ctx, *target, *data.loader, t, observer);
   if (o.eval_dataset) {
     const auto eval_source = data::open_source(local_dataset(job, *o.eval_dataset), "validation");
     std::vector<data::Example> held_out = data::read_examples(*eval_source, column_flags(o), *builder, s.threads.get());
@@ -245,8 +201,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     job.log(LogLevel::kInfo, "resumed at step {}", trainer.steps_done());
   else
     job.log(LogLevel::kWarn, "{} has no checkpoint yet: the run begins at its first step", o.output_dir);
-  job.log(LogLevel::kInfo, "{} samples in {} sequences an epoch; {} optimizer steps; {:.2f} M parameters train",
-          n_examples, loader->sequences_per_epoch().value_or(0), total_steps,
+  job.log(LogLevel::kInfo, "{}; {} optimizer steps; {:.2f} M parameters train", what_is_read, total_steps,
           static_cast<double>(trainer.parameters().count()) / 1e6);
   job.phase("training");
   const train::TrainSummary summary = trainer.run();

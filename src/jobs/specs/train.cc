@@ -28,6 +28,10 @@ constexpr EnumName kRecompute[] = {{"auto", static_cast<int>(Recompute::kAuto)},
                                    {"none", static_cast<int>(Recompute::kNone)},
                                    {"blocks", static_cast<int>(Recompute::kBlocks)}};
 
+constexpr EnumName kStreamings[] = {{"auto", static_cast<int>(Streaming::kAuto)},
+                                    {"on", static_cast<int>(Streaming::kOn)},
+                                    {"off", static_cast<int>(Streaming::kOff)}};
+
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .places = "model.model_id", .group = "Model",
      .help = kModelHelp, .value_name = "MODEL", .required = true},
@@ -57,6 +61,16 @@ constexpr FieldDescriptor kFields[] = {
      .help = "use only the first N rows", .min = 1},
     {PMETAL_FIELD(no_shuffle), .kind = kToggle, .places = "!dataset.shuffle", .group = "Data",
      .help = "keep the order of the data"},
+    {PMETAL_FIELD(mix), .kind = kMap, .group = "Data",
+     .help = "further datasets, each with its share beside that of --dataset", .value_name = "DATA=W,...", .min = 1e-9,
+     .max = 1e9},
+    {PMETAL_FIELD(dataset_weight), .kind = kNumber, .group = "Data", .help = "share of --dataset in a mix", .min = 1e-9,
+     .max = 1e9},
+    {PMETAL_FIELD(streaming), .kind = kEnum, .group = "Data",
+     .help = "read rows as they are needed, in constant memory; auto: above 1 GiB where --max-steps says how long",
+     .options = kStreamings},
+    {PMETAL_FIELD(shuffle_buffer), .kind = kInteger, .group = "Data",
+     .help = "rows that are shuffled and packed together while streaming", .min = 1, .max = 1 << 24},
 
     {PMETAL_FIELD(full), .kind = kToggle, .group = "Training", .help = "train all parameters instead of an adapter"},
     {PMETAL_FIELD(epochs), .kind = kInteger, .places = "training.num_epochs", .group = "Training",
@@ -184,6 +198,10 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (o.min_lr && *o.min_lr > o.learning_rate) refuse("min_lr", "is above --learning-rate");
   if (o.no_gradient_checkpointing && o.recompute == Recompute::kBlocks)
     refuse("no_gradient_checkpointing", "contradicts --recompute blocks");
+  if (o.streaming == Streaming::kOn && !o.max_steps)
+    refuse("max_steps", "is needed with --streaming on: how long the data are is known only at their end");
+  if (o.streaming == Streaming::kOn && o.max_samples) refuse("max_samples", "has no effect with --streaming on");
+  if (job.was_given("dataset_weight") && o.mix.empty()) refuse("dataset_weight", "has no effect without --mix");
   if (o.no_sequence_packing && o.pack_max_seq_len)
     refuse("pack_max_seq_len", "has no effect with --no-sequence-packing");
   if (o.text_column && !o.text_columns.empty()) refuse("text_columns", "contradicts --text-column");

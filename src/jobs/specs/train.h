@@ -13,6 +13,7 @@ enum class LrSchedule : uint8_t { kCosine, kLinear, kConstant, kCosineWithRestar
 enum class Optimizer : uint8_t { kAdamW };
 enum class LoraBias : uint8_t { kNone, kAll, kLoraOnly };
 enum class LoraInit : uint8_t { kDefault, kGaussian };
+enum class Streaming : uint8_t { kAuto, kOn, kOff };
 enum class Recompute : uint8_t { kAuto, kNone, kBlocks };
 
 struct TrainOptions {
@@ -33,6 +34,10 @@ struct TrainOptions {
   std::optional<std::string> response_column;
   std::optional<int64_t> max_samples;
   bool no_shuffle = false;
+  NamedValues<double> mix;
+  double dataset_weight = 1.0;
+  Streaming streaming = Streaming::kAuto;
+  int64_t shuffle_buffer = 8192;
   // Training
   bool full = false;
   int64_t epochs = 1;
