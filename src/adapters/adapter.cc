@@ -20,8 +20,9 @@ using ModulePtr = std::shared_ptr<LoraModule>;
 
 struct LinearFinder : models::ParameterVisitor {
   std::vector<nn::Linear*> linears;
+  std::vector<nn::Embedding*> embeddings;
   void on(nn::Linear& l) override { linears.push_back(&l); }
-  void on(nn::Embedding&) override {}
+  void on(nn::Embedding& e) override { embeddings.push_back(&e); }
   void on(nn::Parameter&) override {}
 };
 
@@ -204,6 +205,19 @@ Tensor dense_copy(Context& ctx, const nn::Linear& l, DType dtype) {
        model.info().model_type, list);
 }
 
+// Adapters sit on Linear layers. A name that means an embedding would else be passed over in silence.
+void refuse_embeddings(models::Model& model, const PeftConfig& config) {
+  LinearFinder found;
+  model.visit(found);
+  for (const nn::Embedding* e : found.embeddings) {
+    const bool is_target = !config.targets.all_linear && config.targets.matches(e->name());
+    if (!is_target && !config.saves_whole(e->name())) continue;
+    fail(ErrorCode::kUnsupported,
+         "{}: \"{}\" is an embedding, and adapters train Linear layers; leave it out, or train all parameters (--full)",
+         is_target ? "target_modules" : "modules_to_save", e->name());
+  }
+}
+
 // module and suffix of a tensor key of any of the accepted spellings
 std::pair<std::string, std::string> split_key(std::string key) {
   if (key.starts_with(kPrefix)) key = key.substr(17);
@@ -219,6 +233,7 @@ std::pair<std::string, std::string> split_key(std::string key) {
 }  // namespace
 
 std::shared_ptr<Adapter> Adapter::create(Context& ctx, models::Model& model, const PeftConfig& config, uint64_t seed) {
+  refuse_embeddings(model, config);
   std::map<std::string, ModulePtr> modules;
   uint32_t number = 0;
   bool any = false;
@@ -291,7 +306,10 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
   const formats::SafetensorsFile tensors = formats::SafetensorsFile::open(file);
   std::map<std::string, nn::Linear*> linears;
   std::map<std::string, uint32_t> numbers;
-  for (nn::Linear* l : linears_of(model)) {
+  LinearFinder finder;
+  model.visit(finder);
+  const std::vector<nn::Embedding*>& embeddings = finder.embeddings;
+  for (nn::Linear* l : finder.linears) {
     linears[l->name()] = l;
     numbers[l->name()] = static_cast<uint32_t>(numbers.size() + 1);
   }
@@ -300,6 +318,15 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
     auto [name, suffix] = split_key(t.name);
     if (!linears.contains(name) && linears.contains("model." + name)) name = "model." + name;
     const auto hit = linears.find(name);
+    const bool is_embedding = std::any_of(embeddings.begin(), embeddings.end(), [&](const nn::Embedding* e) {
+      return t.name.find(e->name()) != t.name.npos;
+    });
+    if (is_embedding && hit == linears.end())
+      fail(ErrorCode::kUnsupported,
+           "{}: tensor \"{}\" changes an embedding, and adapters change Linear layers here; merge it into its model "
+           "with "
+           "PEFT (merge_and_unload) and use the result",
+           file.string(), t.name);
     if (hit == linears.end() || suffix.empty())
       fail(ErrorCode::kInvalidInput,
            "{}: tensor \"{}\" fits no module of this {} model; the adapter belongs to another model", file.string(),

@@ -329,7 +329,11 @@ ShardIndex write_shards(const TokenizeOptions& options, const Encoder& encoder, 
   constexpr int64_t kGrain = 8;
   if (options.documents_per_shard < 1 || options.documents_per_shard > 1'000'000)
     fail(ErrorCode::kUsage, "documents per shard is {}; it must be in 1 to 1000000", options.documents_per_shard);
-  fs::create_directories(options.output);
+  std::error_code error;
+  fs::create_directories(options.output, error);
+  if (error)
+    fail(ErrorCode::kIo, "{}: cannot create the folder: {}; choose another --output", options.output.string(),
+         error.message());
   ShardIndex index = begin_or_resume(options, encoder);
   if (index.is_complete) return index;
   const auto source = open_files(options.inputs);

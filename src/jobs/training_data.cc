@@ -20,10 +20,9 @@ struct Part {
 
 bool is_in_vocabulary(int32_t id, int64_t vocabulary) { return (id >= 0 && id < vocabulary) || id == data::kIgnore; }
 
-[[noreturn]] void fail_token(const std::string& dataset, const std::string& place, int32_t id, int64_t vocabulary) {
-  fail(ErrorCode::kInvalidInput,
-       "{}: {} has token {}, the model's vocabulary is {}; tokenize it with the model's own tokenizer", dataset, place,
-       id, vocabulary);
+[[noreturn]] void fail_token(const std::string& dataset, const std::string& finding, int64_t vocabulary) {
+  fail(ErrorCode::kInvalidInput, "{}: {}, the model's vocabulary is {}; tokenize it with the model's own tokenizer",
+       dataset, finding, vocabulary);
 }
 
 // A stream is looked at as it passes.
@@ -35,7 +34,8 @@ class CheckedLoader final : public data::Loader {
     if (!inner_->next(out)) return false;
     for (const auto* list : {&out.ids, &out.labels})
       for (const int32_t id : *list)
-        if (!is_in_vocabulary(id, vocabulary_)) fail_token(dataset_, "a row of ready tokens", id, vocabulary_);
+        if (!is_in_vocabulary(id, vocabulary_))
+          fail_token(dataset_, fmt::format("a row of ready tokens has token {}", id), vocabulary_);
     return true;
   }
   int64_t epoch() const override { return inner_->epoch(); }
@@ -126,7 +126,7 @@ void check_tokens(const std::vector<data::Example>& examples, const std::string&
     for (size_t t = 0; t < examples[i].ids.size(); ++t)
       for (const int32_t id : {examples[i].ids[t], examples[i].labels[t]})
         if (!is_in_vocabulary(id, vocabulary))
-          fail_token(dataset, fmt::format("sample {}, position {}", i + 1, t), id, vocabulary);
+          fail_token(dataset, fmt::format("sample {} has token {} at position {}", i + 1, id, t), vocabulary);
 }
 
 TrainingData open_training_data(const TrainOptions& o, const JobContext& job,
