@@ -134,6 +134,22 @@ TEST_F(CudaLayers, Lora_update_and_gradients) {
                         });
 }
 
+// products with a narrow side over rows in numbers, as training has them
+TEST_F(CudaLayers, Lora_over_many_rows) {
+  struct {
+    int64_t rows, in, out, rank;
+  } const cases[] = {{256, 64, 64, 16}, {300, 72, 136, 8},  {1030, 328, 40, 16},  {511, 136, 520, 24},
+                     {700, 64, 8, 32},  {320, 264, 72, 64}, {2000, 1024, 264, 16}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(fmt::format("{} rows, {} -> {}, rank {}", c.rows, c.in, c.out, c.rank));
+    compare_gradients(
+        {random_tensor(rng, {c.rows, c.in}, DType::kBF16), random_tensor(rng, {c.rows, c.out}, DType::kBF16),
+         random_tensor(rng, {c.rank, c.in}, DType::kBF16, 0.1), random_tensor(rng, {c.out, c.rank}, DType::kBF16, 0.1)},
+        {c.rows, c.out}, DType::kBF16, tolerance(DType::kBF16),
+        [](Context& ctx, std::vector<Tensor>& in) { return lora(ctx, in[0], affine(ctx, in[1], 1), in[2], in[3], 2); });
+  }
+}
+
 TEST_F(CudaLayers, Head_loss_with_every_option) {
   const auto options = [](int i) {
     HeadLossOptions o;
