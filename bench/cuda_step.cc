@@ -5,8 +5,9 @@
 // --batch-invariant: decode rows once more with it.
 // --ops: seconds of a step by op and kernel; launch times, unless CUDA_LAUNCH_BLOCKING=1 makes each launch wait.
 // Decode rows start from 512 remembered tokens unless they say otherwise; greedy sampling is not part of them. Training
-// rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation.
-// Peers: best of llama.cpp, transformers, Liger on one H200; bounds: 4.25 TB/s and 785 TFLOP/s, both measured there.
+// rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation; "cut"
+// rows take one sequence at a time and add the gradients. Peers: best of llama.cpp, transformers, Liger on one H200;
+// bounds: 4.25 TB/s and 785 TFLOP/s, both measured there.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -37,10 +38,12 @@ struct Row {
   int64_t size;     // prefill: tokens; decode: sequences
   int64_t context;  // decode: tokens remembered
   double peer, peer_gib;
+  int64_t parts = 1;  // training: micro-batches of an optimizer step
 };
 constexpr Row kRows[] = {
     {"decode b1 0.6B", "qwen3-0.6b", Row::kDecode, 1, kContext, 676, 0},
     {"lora 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21},
+    {"lora cut 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21, kSequences},
     {"decode b1 8B", "qwen3-8b", Row::kDecode, 1, kContext, 202, 0},
     {"decode b32 8B", "qwen3-8b", Row::kDecode, 32, kContext, 3708, 0},
     {"decode b128 8B", "qwen3-8b", Row::kDecode, 128, kContext, 8064, 0},
@@ -48,7 +51,9 @@ constexpr Row kRows[] = {
     {"prefill 8B 2048", "qwen3-8b", Row::kPrefill, 2048, 0, 30.3e3, 0},
     {"prefill 8B 8192", "qwen3-8b", Row::kPrefill, 8192, 0, 28.9e3, 0},
     {"lora 8B", "qwen3-8b", Row::kLora, kSequences, 0, 15.0e3, 92},
+    {"lora cut 8B", "qwen3-8b", Row::kLora, kSequences, 0, 15.0e3, 92, kSequences},
     {"lora 4B", "qwen3-4b", Row::kLora, kSequences, 0, 26.1e3, 70},
+    {"lora cut 4B", "qwen3-4b", Row::kLora, kSequences, 0, 26.1e3, 70, kSequences},
     {"full 0.6B", "qwen3-0.6b", Row::kFull, kSequences, 0, 76.3e3, 38.5},
 };
 
@@ -224,7 +229,7 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
   ctx.allocator().reset_peak();
   models::Model& model = *loaded.model;
   Timing t;
-  int64_t parts = 1, lora_parameters = 0;
+  int64_t parts = row.parts, lora_parameters = 0;
   double tokens = static_cast<double>(row.size);
   if (row.kind == Row::kDecode) {
     t = decode(ctx, model, row, most);
