@@ -1,4 +1,4 @@
-// attention backward on wgmma (sm_90a; bf16, head sizes up to 128), memory O(T), no atomics: same bits always. With
+// attention backward on wgmma (sm_90a; bf16, head sizes of 72 to 128), memory O(T), no atomics: same bits always. With
 // P = exp(S − lse), D = Σ out · dout:
 //   dV = Pᵀ dO,   dS = P · (dO Vᵀ − D) (· (1 − (s / cap)²)),   dQ = scale · dS K,   dK = scale · dSᵀ Q
 // Two kernels of two warpgroups, each computing S and dP again, seven products for the five of a version with atomics:
@@ -381,12 +381,8 @@ void run(StreamHandle stream, const AttentionLaunch& a, float2* values) {
 }  // namespace
 
 void launch_attention_backward_sm90(StreamHandle stream, const AttentionLaunch& a) {
-  const int64_t d = a.q.shape[2] > a.out.shape[2] ? a.q.shape[2] : a.out.shape[2];
   float2* values = reinterpret_cast<float2*>(a.delta);
-  if (a.softcap > 0)
-    d <= 64 ? run<64, true>(stream, a, values) : run<128, true>(stream, a, values);
-  else
-    d <= 64 ? run<64, false>(stream, a, values) : run<128, false>(stream, a, values);
+  a.softcap > 0 ? run<128, true>(stream, a, values) : run<128, false>(stream, a, values);
 }
 
 }  // namespace pmetal::cuda
