@@ -141,6 +141,7 @@ struct GraphMemory {
 struct RecordedGraph {
   std::shared_ptr<GraphMemory> memory;
   cudaGraphExec_t executable = nullptr;
+  explicit RecordedGraph(std::shared_ptr<GraphMemory> m) : memory(std::move(m)) {}
   ~RecordedGraph() {
     memory->allocator->stream().synchronize_quietly();
     if (executable) cudaGraphExecDestroy(executable);
