@@ -4,7 +4,6 @@
 
 #include "infer/kv.h"
 #include "infer/loop_detector.h"
-#include "ops/device.h"
 #include "ops/top_logits.h"
 
 namespace pmetal::infer {
@@ -55,8 +54,8 @@ Engine::Engine(Context& ctx, models::Model& model, EngineOptions options)
       options_(std::move(options)),
       max_context_(options_.max_pages * nn::kPageTokens),
       store_(make_kv_store(ctx, model, options_.max_pages)),
-      runner_(ctx, model, store_),
-      fixed_chunks_(ctx.device().is_cuda() && ops::is_batch_invariant(ctx)) {
+      runner_(ctx, model, store_, options_.batch_invariant && ctx.device().is_cuda()),
+      fixed_chunks_(options_.batch_invariant && ctx.device().is_cuda()) {
   for (int64_t limit : {options_.max_context, model.info().max_positions})
     if (limit > 0) max_context_ = std::min(max_context_, limit);
   PMETAL_ASSERT(options_.max_step_tokens > 0 && options_.max_sequences > 0 && options_.max_chunk > 0);

@@ -1,8 +1,7 @@
 // Engine: continuous batching. Each step is one ragged forward over the decode rows and prefill chunks of many
 // requests, limited by a budget of tokens. Admission is optimistic: when pages lack, the latest arrival gives its pages
 // back and computes its tokens again later. On the CPU an answer does not depend on batch mates, chunks or preemption,
-// bit by bit; on a GPU under ops::set_batch_invariant it does not depend on batch mates as long as nobody is preempted.
-// One thread drives it: step() is synchronous.
+// bit by bit. One thread drives it: step() is synchronous.
 #pragma once
 
 #include <memory>
@@ -22,6 +21,9 @@ struct EngineOptions {
   int64_t max_sequences = 256;  // that run at a time
   int64_t max_chunk = 512;      // prompt tokens of one sequence in one step
   int64_t max_context = 0;      // tokens of a sequence; 0: as the model and the store allow
+  // On a GPU: answers do not depend on what runs beside them, bit by bit, as long as nobody is preempted; each sequence
+  // then steps alone. On the CPU that always holds, preemption included, and nothing changes.
+  bool batch_invariant = false;
   std::vector<int32_t> eos_ids = {};
   const text::Tokenizer* tokenizer = nullptr;  // null: answers are ids without text
 };

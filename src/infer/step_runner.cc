@@ -4,7 +4,6 @@
 #include <bit>
 
 #include "base/error.h"
-#include "ops/device.h"
 
 namespace pmetal::infer {
 namespace {
@@ -52,37 +51,23 @@ Tensor StepRunner::logits(const nn::Batch& batch) {
 }
 
 StepRunner::Result StepRunner::run(std::span<const nn::StepSequence> sequences) {
-  const auto is_decode = [](const nn::StepSequence& s) { return s.tokens.size() == 1 && !s.no_rows; };
-  if (!ctx_.device().is_cuda() || !ops::is_batch_invariant(ctx_) || sequences.size() < 2 ||
-      std::all_of(sequences.begin(), sequences.end(), is_decode) ||
-      store_.pages_needed(sequences) > store_.free_pages())
+  if (!apart_ || sequences.size() < 2 || store_.pages_needed(sequences) > store_.free_pages())
     return run_together(sequences);
-  Result all;
-  all.first_row.assign(sequences.size(), -1);
-  std::vector<Tensor> parts;
-  int32_t n_rows = 0;
-  const auto run_part = [&](const std::vector<size_t>& members) {
-    std::vector<nn::StepSequence> part;
-    for (size_t i : members) part.push_back(sequences[i]);
-    const Result r = run_together(part);
-    if (!r.logits) return;
-    int32_t rows = 0;
-    for (size_t i = 0; i < members.size(); ++i) {
-      if (r.first_row[i] < 0) continue;
-      all.first_row[members[i]] = n_rows + r.first_row[i];
-      rows = std::max(rows, r.first_row[i] + static_cast<int32_t>(
-                                                 part[i].all_rows ? static_cast<int64_t>(part[i].tokens.size()) : 1));
-    }
-    parts.push_back(ops::contiguous(ctx_, r.logits.narrowed(0, 0, rows)));
-    n_rows += rows;
+  const auto rows_of = [](const nn::StepSequence& s) {
+    return s.no_rows ? 0 : s.all_rows ? static_cast<int64_t>(s.tokens.size()) : 1;
   };
-  std::vector<size_t> decode;
-  for (size_t i = 0; i < sequences.size(); ++i)
-    if (is_decode(sequences[i])) decode.push_back(i);
-  if (!decode.empty()) run_part(decode);
-  for (size_t i = 0; i < sequences.size(); ++i)
-    if (!is_decode(sequences[i])) run_part({i});
-  if (!parts.empty()) all.logits = parts.size() == 1 ? parts[0] : ops::concat_rows(ctx_, parts);
+  int64_t rows = 0, at = 0;
+  for (const nn::StepSequence& s : sequences) rows += rows_of(s);
+  Result all;
+  for (const nn::StepSequence& s : sequences) {
+    const Result one = run_together(std::span(&s, 1));
+    all.first_row.push_back(one.logits ? static_cast<int32_t>(at) : -1);
+    if (!one.logits) continue;
+    if (!all.logits) all.logits = ctx_.empty({rows, one.logits.dim(1)}, one.logits.dtype());
+    const int64_t n = rows_of(s);  // the next replay overwrites them
+    ops::copy(ctx_, one.logits.narrowed(0, 0, n), all.logits.narrowed(0, at, n));
+    at += n;
+  }
   return all;
 }
 

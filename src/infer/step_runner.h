@@ -14,16 +14,17 @@ namespace pmetal::infer {
 class StepRunner {
  public:
   // All are borrowed. While it lives the model's weights and adapters do not change.
-  StepRunner(Context& ctx, models::Model& model, nn::KvStore& store) : ctx_(ctx), model_(model), store_(store) {}
+  // apart: each sequence's part of a step runs as a step of its own, so that its bits cannot depend on its mates where
+  // the device's kernels for one row and for several differ. On the CPU they do not.
+  StepRunner(Context& ctx, models::Model& model, nn::KvStore& store, bool apart = false)
+      : ctx_(ctx), model_(model), store_(store), apart_(apart) {}
 
   struct Result {
     Tensor logits;                   // [rows or more, vocabulary] f32 on the device, until the next run; undefined when
                                      // no row goes on to the head
     std::vector<int32_t> first_row;  // of each sequence; -1: none
   };
-  // Error(kOutOfMemory) when pages lack: then nothing has changed. Where rows must not depend on their mates and the
-  // device's kernels would make them (ops::set_batch_invariant), the decode rows of a mixed step run as one step, and
-  // each longer part as one of its own.
+  // Error(kOutOfMemory) when pages lack: then nothing has changed.
   Result run(std::span<const nn::StepSequence> sequences);
 
  private:
@@ -42,6 +43,7 @@ class StepRunner {
   Context& ctx_;
   models::Model& model_;
   nn::KvStore& store_;
+  bool apart_;
   std::unique_ptr<ops::GraphMemory> memory_;
   std::list<Recorded> recorded_;  // most recently used first
 };

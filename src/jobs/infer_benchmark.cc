@@ -68,7 +68,9 @@ void run_infer_benchmark(const InferOptions& o, JobContext& job, ModelSession& s
   const std::vector<int32_t> prompt = random_prompt(n_prompt, vocabulary);
   if (o.profile_layers) show_layer_profile(o, job, s, prompt);
   infer::Engine engine(*s.ctx, *s.model,
-                       {.max_pages = nn::KvStore::pages_for(n_prompt + o.max_tokens), .max_chunk = n_prompt});
+                       {.max_pages = nn::KvStore::pages_for(n_prompt + o.max_tokens),
+                        .max_chunk = n_prompt,
+                        .batch_invariant = o.batch_invariant});
   std::vector<double> first_ms, token_ms;
   for (int64_t i = -1; i < o.benchmark_iters; ++i) {  // the first run warms up
     job.stop_if_cancelled();

@@ -15,7 +15,6 @@
 #include "jobs/model_session.h"
 #include "jobs/spec.h"
 #include "jobs/specs/infer.h"
-#include "ops/device.h"
 
 namespace pmetal::jobs {
 namespace {
@@ -234,7 +233,6 @@ void run_infer(const JobOptions& options, JobContext& job) {
   if (job.json && o.interactive) fail(ErrorCode::kUsage, "--json: contradicts --interactive");
   ModelSession s = open_session(
       job, {.model = o.model, .adapter = o.lora, .dtype = o.dtype, .device = o.device, .threads = o.threads});
-  ops::set_batch_invariant(*s.ctx, o.batch_invariant);
   if (o.benchmark) return run_infer_benchmark(o, job, s);
   const models::ModelInfo& info = s.model->info();
   job.phase("loading_tokenizer", s.checkpoint->folder().string());
@@ -265,6 +263,7 @@ void run_infer(const JobOptions& options, JobContext& job) {
   infer::Engine engine(*s.ctx, *s.model,
                        {.max_pages = std::max<int64_t>(1, nn::KvStore::pages_for(room)),
                         .max_context = info.max_positions,
+                        .batch_invariant = o.batch_invariant,
                         .eos_ids = infer::end_ids(config, info, *text.tokenizer, text.eos),
                         .tokenizer = text.tokenizer.get()});
   const auto answer = [&](const ChatFormat::Prompt& p) {

@@ -17,12 +17,6 @@ void synchronize(const Context& ctx) {
   if (ctx.device().is_cuda()) synchronize_cuda(ctx.stream());
 }
 
-void set_batch_invariant(Context& ctx, bool on) {
-  if (ctx.device().is_cuda()) set_batch_invariant_cuda(ctx.stream(), on);
-}
-
-bool is_batch_invariant(const Context& ctx) { return !ctx.device().is_cuda() || is_batch_invariant_cuda(ctx.stream()); }
-
 namespace {
 
 Buffer host_bytes(const Buffer& from) {

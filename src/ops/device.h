@@ -23,12 +23,6 @@ Context make_context(Device device, std::shared_ptr<ThreadPool> threads);
 // Waits for everything that was queued; errors of queued work surface here.
 void synchronize(const Context& ctx);
 
-// From now on, rows of products and of attention in decode steps have the bits they have alone, whatever else is in the
-// step: products run on an algorithm that is fixed per weight, keys are cut at fixed places. Slower for few rows. On
-// the CPU that always holds, and there is nothing to set.
-void set_batch_invariant(Context& ctx, bool on);
-bool is_batch_invariant(const Context& ctx);
-
 // A tensor (contiguous) or weight on the host, whatever device it lies on; itself when it is there already. Waits for
 // all work of that device: for saving and for one-time preparation, not for steps.
 Tensor host_copy(const Tensor& x);
@@ -43,8 +37,6 @@ struct CudaQueue {
 };
 CudaQueue open_cuda(int index);
 void synchronize_cuda(void* stream);
-void set_batch_invariant_cuda(void* stream, bool on);
-bool is_batch_invariant_cuda(void* stream);
 void copy_from_cuda(const Buffer& from, void* to);  // after all work of the device
 
 }  // namespace pmetal::ops

@@ -229,9 +229,6 @@ void replay_cuda(const std::shared_ptr<void>& graph) {
   cuda::check(cudaGraphLaunch(recorded.executable, stream.handle()), "replaying a graph");
 }
 
-void set_batch_invariant_cuda(void* stream, bool on) { static_cast<cuda::Stream*>(stream)->set_batch_invariant(on); }
-bool is_batch_invariant_cuda(void* stream) { return static_cast<cuda::Stream*>(stream)->is_batch_invariant(); }
-
 void synchronize_cuda(void* stream) { static_cast<cuda::Stream*>(stream)->synchronize(); }
 
 }  // namespace pmetal::ops

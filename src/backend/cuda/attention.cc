@@ -53,14 +53,10 @@ const char* decline_sm90(const AttentionArgs& args, const KernelContext& kernel)
   return decline_tensor_cores(args, kernel);
 }
 
-constexpr int64_t kFixedTiles = 8;  // of a split where the batch must not matter
-
 // 0: not a decode step
 int64_t splits_of(const AttentionArgs& args, const KernelContext& kernel) {
   const int64_t group = args.q.dim(1) / args.k.dim(1);
   if (args.max_q * group > kDecodeRows) return 0;
-  if (stream_of(kernel).is_batch_invariant())
-    return std::max<int64_t>(1, (args.max_kv + kFixedTiles * kKeyTile - 1) / (kFixedTiles * kKeyTile));
   const int64_t blocks = args.k.dim(1) * args.kv_len.dim(0);
   const int64_t wanted = stream_of(kernel).multiprocessors() * kBlocksPerMultiprocessor / std::max<int64_t>(1, blocks);
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, (args.max_kv + kKeyTile - 1) / kKeyTile));
@@ -74,7 +70,6 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
   if (args.q.numel() == 0) return;
   AttentionLaunch a = common(args);
   a.splits = static_cast<int>(splits_of(args, kernel));
-  a.tiles_per_split = stream_of(kernel).is_batch_invariant() ? kFixedTiles : 0;
   a.partial = static_cast<float*>(kernel.workspace);
   const cudaStream_t stream = stream_of(kernel).handle();
   a.splits > 0 ? launch_attention_decode(stream, a) : launch_attention(stream, a);

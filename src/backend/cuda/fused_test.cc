@@ -27,21 +27,6 @@ class CudaFused : public Cuda {
   static constexpr float kEps = 1e-5f;
 };
 
-TEST_F(CudaFused, Rows_of_any_product_have_the_bits_they_have_alone_when_that_is_asked_for) {
-  set_batch_invariant(*gpu, true);
-  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{64, 128}, {1032, 512}, {3000, 4096}, {17, 72}}) {
-    const Tensor w = to_device(*gpu, random_tensor(rng, {n, k}, DType::kBF16, 0.1));
-    const Tensor x = to_device(*gpu, random_tensor(rng, {300, k}, DType::kBF16));
-    const Tensor whole = to_host(*gpu, linear_dense(*gpu, x, w, {}, DType::kF32));
-    for (int64_t m : {1, 2, 5, 16, 33, 128, 200}) {
-      const Tensor y = to_host(*gpu, linear_dense(*gpu, narrow(*gpu, x, 0, 300 - m, m), w, {}, DType::kF32));
-      EXPECT_EQ(std::memcmp(y.bytes(), whole.data<float>() + (300 - m) * n, static_cast<size_t>(m * n) * 4), 0)
-          << m << " rows, weight [" << n << ", " << k << "]";
-    }
-  }
-  set_batch_invariant(*gpu, false);
-}
-
 struct GroupShape {
   int64_t m, k;
   std::vector<int64_t> out;

@@ -21,7 +21,7 @@ namespace {
   X(cublasLtMatmulDescCreate)                                                                             \
   X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
       X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) \
-          X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck)
+          X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
 // clang-format on
 
 std::optional<cudaDataType_t> library_type(DType dtype) {
@@ -37,8 +37,6 @@ void check(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
     fail(ErrorCode::kUnsupported, "cuBLASLt: {} failed (status {})", what, static_cast<int>(status));
 }
-
-constexpr int64_t kFixedRows = 128;
 
 // the pointers' alignment, up to 16 bytes, which the fastest kernels want
 uint32_t alignment(const void* p) {
@@ -141,7 +139,7 @@ const char* Products::unavailable() const { return library_->reason.empty() ? nu
 const Products::Plan* Products::plan(const Gemm& g) {
   const int64_t flags = g.transpose_a | g.transpose_b << 1 | g.accumulate << 2 | (g.bias != nullptr) << 3 |
                         static_cast<int>(g.a_type) << 4 | static_cast<int>(g.c_type) << 10 |
-                        static_cast<int>(g.bias_type) << 16 | static_cast<int>(g.fixed) << 22;
+                        static_cast<int>(g.bias_type) << 16;
   const Plans::Key key = {
       g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
   const auto [at, fresh] = plans_->all.try_emplace(key);
@@ -177,33 +175,14 @@ const Products::Plan* Products::plan(const Gemm& g) {
     check(lt.cublasLtMatmulPreferenceSetAttribute(preference, which, &value, sizeof value), "a preference");
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kProductWorkspace));
-  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-         static_cast<uint32_t>(g.fixed ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(g.b));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(g.a));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(g.c));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(g.c));
   int found = 0;
-  cublasStatus_t status;
-  if (g.fixed) {
-    // the algorithm for kFixedRows rows, which computes each row of any number of them in the same order
-    cublasLtMatrixLayout_t b = nullptr, c = nullptr;
-    layout(b, in, g.transpose_a ? kFixedRows : g.k, g.transpose_a ? g.k : kFixedRows,
-           std::max(g.lda, g.transpose_a ? kFixedRows : g.k));
-    layout(c, out, g.n, kFixedRows, std::max(g.ldc, g.n));
-    status =
-        lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, b, c, c, preference, 1, &p.choice, &found);
-    lt.cublasLtMatrixLayoutDestroy(b);
-    lt.cublasLtMatrixLayoutDestroy(c);
-    if (status == CUBLAS_STATUS_SUCCESS && found > 0) {
-      cublasLtMatmulHeuristicResult_t checked{};
-      status = lt.cublasLtMatmulAlgoCheck(lt.handle, p.description, p.a, p.b, p.c, p.c, &p.choice.algo, &checked);
-      if (status == CUBLAS_STATUS_SUCCESS && checked.workspaceSize > static_cast<size_t>(kProductWorkspace)) found = 0;
-    }
-  } else {
-    status = lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c, preference, 1, &p.choice,
-                                               &found);
-  }
+  const cublasStatus_t status =
+      lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c, preference, 1, &p.choice, &found);
   lt.cublasLtMatmulPreferenceDestroy(preference);
   p.usable = status == CUBLAS_STATUS_SUCCESS && found > 0 && p.choice.state == CUBLAS_STATUS_SUCCESS;
   return p.usable ? &p : nullptr;

@@ -15,12 +15,11 @@ using ops::MatmulArgs;
 MatmulArgs as_matmul(const LinearArgs& args) {
   return {args.x, dense_view(*args.weight), args.y, false, !args.transposed, args.accumulate, 1};
 }
-std::optional<Gemm> problem(const MatmulArgs& args, const View& bias, const Stream& stream) {
+std::optional<Gemm> problem(const MatmulArgs& args, const View& bias) {
   std::optional<Gemm> gemm = as_gemm(args.a, args.transpose_a, args.b, args.transpose_b, args.c);
   if (!gemm) return gemm;
   gemm->accumulate = args.accumulate;
   gemm->alpha = args.alpha;
-  gemm->fixed = stream.is_batch_invariant();
   if (bias) {
     if (bias.stride(0) != 1) return std::nullopt;
     gemm->bias = bias.data;
@@ -30,7 +29,7 @@ std::optional<Gemm> problem(const MatmulArgs& args, const View& bias, const Stre
 }
 
 const char* decline_library(const MatmulArgs& args, const View& bias, const KernelContext& kernel) {
-  const std::optional<Gemm> gemm = problem(args, bias, stream_of(kernel));
+  const std::optional<Gemm> gemm = problem(args, bias);
   if (!gemm) return "strides, dtypes or an empty side are not the library's";
   Products& products = stream_of(kernel).products();
   if (const char* why = products.unavailable()) return why;
@@ -38,7 +37,7 @@ const char* decline_library(const MatmulArgs& args, const View& bias, const Kern
 }
 void run_library(const MatmulArgs& args, const View& bias, const KernelContext& kernel) {
   Stream& stream = stream_of(kernel);
-  stream.products().run(*problem(args, bias, stream), kernel.workspace, stream.handle());
+  stream.products().run(*problem(args, bias), kernel.workspace, stream.handle());
 }
 
 void run_plain(const MatmulArgs& args, const View& bias, Stream& stream) {
@@ -91,7 +90,7 @@ void run_matmul_plain(const MatmulArgs& args, const KernelContext& kernel) { run
 }  // namespace
 
 void multiply(const MatmulArgs& args, const View& bias, Stream& stream, void* workspace) {
-  const std::optional<Gemm> gemm = problem(args, bias, stream);
+  const std::optional<Gemm> gemm = problem(args, bias);
   if (gemm && stream.products().accepts(*gemm))
     stream.products().run(*gemm, workspace, stream.handle());
   else

@@ -36,13 +36,9 @@ class Stream {
   void abandon_recording() noexcept;
   bool is_recording() const { return is_recording_; }
 
-  // Kernels are chosen so that a row's bits do not depend on how many rows there are (ops/device.h).
-  bool is_batch_invariant() const { return is_batch_invariant_; }
-  void set_batch_invariant(bool on) { is_batch_invariant_ = on; }
-
  private:
   void refuse_while_recording(const char* what) const;
-  bool is_recording_ = false, is_batch_invariant_ = false;
+  bool is_recording_ = false;
   int device_, multiprocessors_ = 0;
   bool is_sm90_ = false;
   cudaStream_t handle_ = nullptr;
