@@ -108,7 +108,6 @@ TEST_P(Strict, Training_takes_tuned_kernels_alone) {
       {.name = "lora, smoothing", .smoothing = 0.1},
       {.name = "dora", .dora = true},
       {.name = "dora, dropout", .dora = true, .dropout = 0.1},
-      {.name = "trained embedding", .whole = {"embed_tokens"}},
       {.name = "full", .full = true},
       {.name = "full, recomputed", .full = true, .recompute = 2},
   };
