@@ -24,7 +24,7 @@ llvm-profdata-14 merge -o $build/"$name".profdata $build/"$name".profraw
 report=$(llvm-cov-14 report $build/fuzz/fuzz_"$name" -instr-profile=$build/"$name".profdata)
 head -1 <<<"$report"
 # a file whose lines are data only has no row
-for file in $files; do grep "^$file" <<<"$report" || true; done | tee $build/"$name".rows
+for file in $files; do grep -E "^(../../)?$file" <<<"$report" || true; done | tee $build/"$name".rows
 awk '{ lines += $8; missed += $9 } END { if (lines) printf "%.1f %% of %d lines\n", 100 * (1 - missed / lines), lines }' $build/"$name".rows
 if [ "${SHOW_MISSED:-}" ]; then  # SHOW_MISSED=1: the lines that no stored input reaches
   for file in $files; do
