@@ -4,6 +4,8 @@
 //   [--peers]
 // Columns: median and best time, and the share of the bound each reaches; bound = max(operations / measured peak, bytes
 // of W + X + Y / measured memory speed).
+#include <sched.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -45,7 +47,7 @@ struct Options {
   std::string op = "forward", type = "bf16", level, shape;
   std::vector<int64_t> m = {1, 8, 64, 512, 2048};
   int threads = 0;
-  bool row_major = false, peers = false, variants = false, kernel = false, peaks = false;
+  bool row_major = false, peers = false, variants = false, kernel = false, peaks = false, scan = false, sweep = false;
   double seconds = 0.25;  // of measuring, each row
   int64_t block_rows = 0, chunk = 0, super_blocks = 0,
           depth_outer_from = -1;  // tuning: other blocking than the table's
@@ -89,6 +91,10 @@ Options parse(int argc, char** argv) {
       o.kernel = true;
     else if (flag == "--peaks")
       o.peaks = true;
+    else if (flag == "--scan")
+      o.scan = true;
+    else if (flag == "--sweep")
+      o.sweep = true;
     else if (flag == "--seconds")
       o.seconds = std::atof(value().c_str());
     else if (flag == "--m") {
@@ -245,45 +251,162 @@ cpu::GemmKernels tuned(cpu::GemmKernels kernels, const Options& o) {
   return kernels;
 }
 
-// The inner kernel alone, over 512 rows of packed A in L2 (depth 1024) and panels of B that come from memory
-// (`moving`) or stay the same: what packing, finishing and sharing cost is the difference to the whole product.
-void run_kernel(const char* name, const cpu::GemmKernels& k, bool moving, ThreadPool& pool, double peak) {
-  constexpr int64_t kRows = 512, kDepth = 1024, kBlocks = 256, kBlockBytes = kDepth * 32;
-  std::vector<Buffer> a, b, c;
-  for (int i = 0; i < pool.size(); ++i) {
-    a.push_back(random_matrix(kRows * kDepth, DType::kBF16));
-    b.push_back(random_matrix(kBlocks * 16 * kDepth, DType::kBF16));
-    c.push_back(allocate_host(kRows * k.panel_blocks * 64));
-  }
-  const int64_t chunk = std::min(k.chunk_bf16, kDepth);
-  const auto pass = [&](int worker) {
-    for (int64_t j = 0; j < kBlocks; j += k.panel_blocks)
+// The inner kernel alone, over packed A in L2 (depth 1024) and panels of B that come from memory (`moving`) or stay the
+// same: what packing, finishing and sharing cost is the difference to the whole product. Buffers of one worker.
+class KernelRun {
+ public:
+  KernelRun(cpu::GemmKernels kernels, int64_t rows, bool moving)
+      : k_(kernels),
+        rows_(rows),
+        moving_(moving),
+        a_(random_matrix(2 << 20, DType::kBF16)),  // from 4 MiB on buffers have huge pages
+        b_(random_matrix(kBlocks * 16 * kDepth, DType::kBF16)),
+        c_(allocate_host(rows * k_.panel_blocks * 64)) {}
+
+  double operations() const { return 2.0 * static_cast<double>(rows_ * kDepth * kBlocks * 16); }
+
+  void operator()() const {
+    const int64_t chunk = std::min(k_.chunk_bf16, kDepth);
+    for (int64_t j = 0; j < kBlocks; j += k_.panel_blocks)
       for (int64_t d = 0; d < kDepth; d += chunk) {
         cpu::BlockArgs s;
-        s.rows = kRows, s.n_blocks = k.panel_blocks, s.depth = std::min(chunk, kDepth - d), s.from_zero = d == 0;
-        const size_t w = static_cast<size_t>(worker);
-        s.a = reinterpret_cast<const char*>(a[w].data()) + d * 32, s.a_row_stride = 64;
+        s.rows = rows_, s.n_blocks = k_.panel_blocks, s.depth = std::min(chunk, kDepth - d), s.from_zero = d == 0;
+        s.a = reinterpret_cast<const char*>(a_.data()) + d * 32, s.a_row_stride = 64;
         s.a_tile_row_stride = kDepth * 32, s.a_tile_stride = 1024;
-        const char* base = reinterpret_cast<const char*>(b[w].data());
-        s.b = base + (moving ? j * kBlockBytes : 0) + d * 32, s.b_stride = kBlockBytes;
+        s.b = reinterpret_cast<const char*>(b_.data()) + (moving_ ? j * kBlockBytes : 0) + d * 32;
+        s.b_stride = kBlockBytes;
         const bool last = d + chunk >= kDepth;
-        if (moving && (!last || j + k.panel_blocks < kBlocks))
-          s.b_next = {last ? s.b - d * 32 + k.panel_blocks * kBlockBytes : s.b + chunk * 32, k.panel_blocks, chunk * 32,
-                      kBlockBytes};
-        s.c = reinterpret_cast<float*>(c[w].data()), s.c_stride = k.panel_blocks * 16;
-        k.block_bf16(s);
+        if (moving_ && (!last || j + k_.panel_blocks < kBlocks))
+          s.b_next = {last ? s.b - d * 32 + k_.panel_blocks * kBlockBytes : s.b + chunk * 32, k_.panel_blocks,
+                      chunk * 32, kBlockBytes};
+        s.c = reinterpret_cast<float*>(c_.data()), s.c_stride = k_.panel_blocks * 16;
+        k_.block_bf16(s);
       }
-  };
-  pool.run(pass);
-  double best = 1e9;
-  for (int i = 0; i < 6; ++i) {
-    const double start = now_s(pool);
-    pool.run(pass);
-    best = std::min(best, now_s(pool) - start);
   }
-  const double ops = 2.0 * static_cast<double>(pool.size() * kRows * kDepth * kBlocks * 16);
-  std::printf("  %-12s %s chunk %4lld  %7.0f GFLOP/s  %5.1f %%\n", name, moving ? "B moves" : "B stays",
-              static_cast<long long>(chunk), ops / best * 1e-9, 100 * ops / best / peak);
+
+ private:
+  static constexpr int64_t kDepth = 1024, kBlocks = 64, kBlockBytes = kDepth * 32;
+  const cpu::GemmKernels k_;
+  int64_t rows_;
+  bool moving_;
+  Buffer a_, b_, c_;
+};
+
+// seconds of `body`, one figure a round, the bodies taking turns: what a shared machine does meets all of them alike
+std::vector<std::vector<double>> take_turns(const ThreadPool& pool, const std::vector<std::function<void()>>& bodies,
+                                            int rounds) {
+  std::vector<std::vector<double>> seconds(bodies.size());
+  for (const auto& body : bodies) body();
+  for (int r = 0; r < rounds; ++r)
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      const double start = now_s(pool);
+      bodies[i]();
+      seconds[i].push_back(now_s(pool) - start);
+    }
+  for (auto& s : seconds) std::sort(s.begin(), s.end());
+  return seconds;
+}
+
+void print_turns(const std::string& what, const std::vector<double>& seconds, double operations) {
+  const auto rate = [&](size_t i) { return operations / seconds[i] * 1e-9; };
+  std::printf("  %-34s best %6.0f  median %6.0f  worst %6.0f GFLOP/s\n", what.c_str(), rate(0),
+              rate(seconds.size() / 2), rate(seconds.size() - 1));
+  std::fflush(stdout);
+}
+
+void run_kernels(ThreadPool& pool) {
+  const bool amx = cpu::detect_isa() == Isa::kAmx;
+  std::vector<cpu::GemmKernels> list(cpu::amx_variants().begin(), cpu::amx_variants().end());
+  if (!amx) list = {cpu::kernels_for(cpu::detect_isa())};
+  std::vector<std::unique_ptr<KernelRun>> runs;
+  std::vector<std::string> names;
+  for (const cpu::GemmKernels& k : list)
+    for (const int64_t chunk : {256, 512})
+      for (const int64_t rows : {64, 128, 256, 512})
+        for (const bool moving : {false, true}) {
+          if ((chunk != k.chunk_bf16 || !moving) && rows != 512) continue;
+          cpu::GemmKernels own = k;
+          own.chunk_bf16 = chunk;
+          runs.push_back(std::make_unique<KernelRun>(own, rows, moving));
+          names.push_back(std::string(k.name) + ", depth " + std::to_string(chunk) + ", rows " + std::to_string(rows) +
+                          (moving ? "" : ", B stays"));
+        }
+  std::vector<std::function<void()>> bodies;
+  for (const auto& run : runs) bodies.emplace_back([&run] { (*run)(); });
+  const auto seconds = take_turns(pool, bodies, 60);
+  for (size_t i = 0; i < runs.size(); ++i) print_turns(names[i], seconds[i], runs[i]->operations());
+}
+
+// each core by itself: which are quiet, and for how long
+void scan_cores() {
+  const KernelRun run(cpu::kernels_for(cpu::detect_isa()), 512, true);
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  ThreadPool pool(1);
+  for (int round = 0; round < 2; ++round) {
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (!CPU_ISSET(core, &all)) continue;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(core, &one);
+      sched_setaffinity(0, sizeof one, &one);
+      const auto seconds = take_turns(pool, {[&] { run(); }}, 40);
+      std::printf("core %d: best %.0f median %.0f GFLOP/s; ", core, run.operations() / seconds[0][0] * 1e-9,
+                  run.operations() / seconds[0][20] * 1e-9);
+    }
+    std::printf("\n");
+  }
+}
+
+// whole products under other blocking, in turns
+void run_sweep(const Options& o, ThreadPool& pool) {
+  const cpu::GemmKernels base = cpu::kernels_for(cpu::detect_isa());
+  struct Blocking {
+    int64_t rows, chunk, super, outer_from;
+  };
+  constexpr Blocking kBlockings[] = {{512, 512, 32, 2048}, {256, 512, 32, 2048}, {512, 512, 32, 0},
+                                     {512, 512, 16, 0},    {256, 512, 32, 0},    {256, 512, 16, 0},
+                                     {512, 256, 32, 0},    {256, 1024, 32, 0},   {512, 512, 32, 99999}};
+  for (const Shape& shape : kShapes) {
+    if (o.shape.empty() ? shape.n * shape.k > 8 << 20 || std::strncmp(shape.name, "lora", 4) == 0
+                        : o.shape != shape.name)
+      continue;
+    const int64_t m = o.m.size() == 1 ? o.m[0] : 512;
+    const Buffer x = random_matrix(m * shape.k, DType::kBF16), y = random_matrix(m * shape.n, DType::kBF16);
+    const int64_t w_bytes = cpu::packed_weight_bytes(DType::kBF16, shape.n, shape.k), copies = (64 << 20) / w_bytes;
+    const Buffer w = random_matrix(w_bytes / 2 * copies, DType::kBF16), workspace = allocate_host(64 << 20);
+    std::vector<cpu::GemmKernels> kernels;
+    for (const Blocking& b : kBlockings) {
+      kernels.push_back(base);
+      kernels.back().block_rows = b.rows, kernels.back().chunk_bf16 = b.chunk;
+      kernels.back().super_blocks = b.super, kernels.back().depth_outer_from = b.outer_from;
+    }
+    int64_t turn = 0;
+    std::vector<std::function<void()>> bodies;
+    const auto next = [&] { return cpu::WeightMatrix{w.data() + turn++ % copies * w_bytes, DType::kBF16}; };
+    for (const cpu::GemmKernels& k : kernels)
+      bodies.emplace_back([&] {
+        if (o.op == "dx") {
+          cpu::LinearInputGrad g;
+          g.m = m, g.n = shape.n, g.k = shape.k, g.kernels = &k;
+          g.dy = {y.data(), DType::kBF16, g.n}, g.dx = {x.data(), DType::kBF16, g.k}, g.w = next();
+          linear_input_grad(g, workspace.data(), pool);
+          return;
+        }
+        cpu::LinearForward f;
+        f.m = m, f.n = shape.n, f.k = shape.k, f.kernels = &k;
+        f.x = {x.data(), DType::kBF16, f.k}, f.y = {y.data(), DType::kBF16, f.n}, f.w = next();
+        linear_forward(f, workspace.data(), pool);
+      });
+    const auto seconds = take_turns(pool, bodies, 24);
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      const Blocking& b = kBlockings[i];
+      print_turns(std::string(o.op) + " " + shape.name + " rows " + std::to_string(b.rows) + " depth " +
+                      std::to_string(b.chunk) + " super " + std::to_string(b.super) + " from " +
+                      std::to_string(b.outer_from),
+                  seconds[i], 2.0 * static_cast<double>(m * shape.n * shape.k));
+    }
+  }
 }
 
 // what the machine gives, and what handing work to the pool costs
@@ -308,24 +431,12 @@ void print_peaks(ThreadPool& pool) {
 }
 
 int main_of(const Options& o) {
+  if (o.scan) return scan_cores(), 0;
   ThreadPool pool(o.threads);
   pin_caller();
   if (o.peaks) return print_peaks(pool), 0;
-  if (o.kernel) {
-    const bool amx = cpu::detect_isa() == Isa::kAmx;
-    const double peak = peak_bf16_flops(cpu::detect_isa(), pool);
-    std::vector<cpu::GemmKernels> list(cpu::amx_variants().begin(), cpu::amx_variants().end());
-    if (!amx) list = {cpu::kernels_for(cpu::detect_isa())};
-    std::printf("%d threads, peak %.0f GFLOP/s\n", pool.size(), peak * 1e-9);
-    for (const cpu::GemmKernels& k : list)
-      for (const int64_t chunk : {256, 320, 512, 1024}) {
-        cpu::GemmKernels own = k;
-        own.chunk_bf16 = chunk;
-        run_kernel(k.name, own, true, pool, peak);
-        if (chunk == k.chunk_bf16) run_kernel(k.name, own, false, pool, peak);
-      }
-    return 0;
-  }
+  if (o.kernel) return run_kernels(pool), 0;
+  if (o.sweep) return run_sweep(o, pool), 0;
   const DType type = o.type == "f32" ? DType::kF32 : DType::kBF16;
   const double bandwidth = memory_read_bytes_per_s(pool);
   std::printf("%d threads, memory read %.1f GB/s, best level %s\n", pool.size(), bandwidth * 1e-9,

@@ -36,6 +36,7 @@ bool is_head(models::Model& model, const nn::Linear& l) { return model.head().li
 
 // A ~ U(-1/sqrt(in), 1/sqrt(in)) (kaiming with a = sqrt 5) or N(0, 1/r²); an element depends on seed, module and index.
 Tensor draw(Context& ctx, const Shape& shape, DType dtype, uint64_t seed, uint64_t stream, bool gaussian, float scale) {
+  if (ctx.device().is_meta()) return ctx.empty(shape, dtype);
   PhiloxStream rng(seed, RngPurpose::kInit, stream);
   std::vector<float> values(static_cast<size_t>(shape.numel()));
   for (float& v : values) v = scale * static_cast<float>(gaussian ? rng.normal() : 2 * rng.uniform() - 1);
@@ -190,6 +191,7 @@ ModulePtr new_module(const PeftConfig& config, const std::string& name, uint32_t
 }
 
 Tensor dense_copy(Context& ctx, const nn::Linear& l, DType dtype) {
+  if (ctx.device().is_meta()) return ctx.empty({l.out(), l.in()}, dtype);
   std::vector<float> rows(static_cast<size_t>(l.out() * l.in()));
   const quant::Weight weight = ops::host_copy(l.weight);
   weight.format->decode_rows(weight, 0, l.out(), rows.data());

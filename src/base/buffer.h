@@ -13,7 +13,7 @@ namespace pmetal {
 class Buffer {
  public:
   Buffer() = default;
-  // `owner` keeps the bytes alive; its deleter gives them back. `data` is null on meta.
+  // `owner` keeps the bytes alive; its deleter gives them back. On meta `data` may be null, and is never read.
   Buffer(std::shared_ptr<void> owner, std::byte* data, int64_t size_bytes, Device device)
       : owner_(std::move(owner)), data_(data), size_bytes_(size_bytes), device_(device) {}
 
@@ -35,7 +35,7 @@ class Buffer {
   Device device_ = kCpu;
 };
 
-// Host memory aligned to 64 bytes (2 MiB and huge-page advice from 4 MiB on), not initialised.
+// Host memory aligned to 64 bytes (2 MiB and huge-page advice from 4 MiB on, and at 2 MiB), not initialised.
 // Throws Error(kOutOfMemory) with the size asked for.
 Buffer allocate_host(int64_t size_bytes);
 

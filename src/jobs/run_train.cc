@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "jobs/dataset_text.h"
 #include "jobs/hub_names.h"
+#include "jobs/memory_report.h"
 #include "jobs/model_session.h"
 #include "jobs/run_folder.h"
 #include "jobs/spec.h"
@@ -101,6 +102,48 @@ void publish(const fs::path& from, const fs::path& to) {
   sync_directory(to);
 }
 
+// How a step is cut so that it fits, by plan; --recompute none and blocks are orders.
+train::StepChoice plan_step(const TrainOptions& o, const ModelSession& s, const LearningRates& rates, int64_t tokens,
+                            const JobContext& job) {
+  train::PlanRequest request;
+  request.device = s.ctx->device();
+  request.threads = s.threads;
+  request.load = {.dtype = to_dtype(o.dtype), .for_training = o.full};
+  request.tokens = tokens;
+  request.sequences = o.batch_size;
+  request.loss.embedding_noise = static_cast<float>(o.neftune_alpha);
+  request.loss.draws = !o.full && o.lora_dropout > 0;
+  request.target = [&](Context& ctx, models::Model& model) -> std::unique_ptr<train::TrainTarget> {
+    if (o.full) return make_model_target(model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
+    const auto adapter = adapters::Adapter::create(ctx, model, peft_config(o), o.seed);
+    adapter->attach(model, 0);
+    return make_adapter_target(model, adapter, rates);
+  };
+  constexpr double kShare = 0.95;  // the rest is for data, code and what others take meanwhile
+  const std::optional<int64_t> free = free_memory(s.ctx->device());
+  const auto budget =
+      static_cast<int64_t>(kShare * static_cast<double>(free.value_or(int64_t{1} << 60) + resident_bytes(*s.model)));
+  train::StepChoice choice;
+  choice.batch_size = o.batch_size;
+  if (o.recompute == Recompute::kAuto && !o.no_gradient_checkpointing) {
+    choice = train::choose_step(*s.checkpoint, request, budget);
+  } else {
+    request.loss.recompute_group = choice.recompute_group =
+        o.recompute == Recompute::kBlocks ? o.gradient_checkpointing_layers : 0;
+    choice.plan = train::plan_training(*s.checkpoint, request);
+    choice.fits = choice.plan.total <= budget;
+  }
+  if (!choice.fits)
+    job.log(LogLevel::kWarn,
+            "a step of {} tokens is planned to take {}; {:.2f} GB are there. Lower --max-seq-len or --batch-size{}",
+            tokens * choice.batch_size, describe(choice.plan), static_cast<double>(budget) / 1e9,
+            choice.recompute_group > 0 ? "" : ", or take --recompute blocks");
+  else if (choice.batch_size != o.batch_size || (choice.recompute_group > 0 && o.recompute == Recompute::kAuto))
+    job.log(LogLevel::kInfo, "to fit into {:.2f} GB, {} sequences go in at a time{}", static_cast<double>(budget) / 1e9,
+            choice.batch_size, choice.recompute_group > 0 ? " and blocks are computed again in the backward pass" : "");
+  return choice;
+}
+
 void train_model(const JobOptions& options, JobContext& job) {
   const TrainOptions& o = options.as<TrainOptions>();
   ModelSession s = open_session(job, {.model = o.model,
@@ -137,9 +180,10 @@ void train_model(const JobOptions& options, JobContext& job) {
     target = make_adapter_target(*s.model, s.adapter, rates);
   }
 
+  const train::StepChoice choice = plan_step(o, s, rates, data.sequence_length, job);
   train::TrainOptions t;
-  t.batch_size = o.batch_size;
-  t.accumulation = o.gradient_accumulation_steps;
+  t.batch_size = choice.batch_size;
+  t.accumulation = o.gradient_accumulation_steps * (o.batch_size / choice.batch_size);
   t.max_steps = o.max_steps.value_or(0);
   t.total_steps = total_steps;
   t.max_grad_norm = o.max_grad_norm;
@@ -152,7 +196,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     t.adaptive_lr->rollback = !o.full;
   }
   t.seed = o.seed;
-  t.recompute_group = o.recompute == Recompute::kBlocks ? o.gradient_checkpointing_layers : 0;
+  t.recompute_group = choice.recompute_group;
   t.neftune_alpha = o.neftune_alpha;
   t.save_steps = o.save_steps;
   t.eval_steps = o.eval_steps;
@@ -171,11 +215,10 @@ void train_model(const JobOptions& options, JobContext& job) {
     for (const train::Trainable& p : target->trainables()) trained += p.slot->numel();
     job.data() << fmt::format(
         "model       {} ({:.1f} M parameters, {:.2f} M train)\ndata        {}\n"
-        "steps       {} of {} sequences\nmemory now  {:.2f} GB, optimizer and gradients {:.2f} GB more\noutput      "
-        "{}\n",
+        "steps       {} of {} sequences, {} at a time{}\nmemory      {}\noutput      {}\n",
         o.model, static_cast<double>(n.total) / 1e6, static_cast<double>(trained) / 1e6, what_is_read, total_steps,
-        per_step, static_cast<double>(ctx.allocator().stats().current_bytes) / 1e9,
-        static_cast<double>(trained) * 16 / 1e9, o.output_dir);
+        per_step, choice.batch_size, choice.recompute_group > 0 ? ", blocks computed again in the backward pass" : "",
+        describe(choice.plan), o.output_dir);
     return;
   }
 
@@ -203,6 +246,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     job.log(LogLevel::kWarn, "{} has no checkpoint yet: the run begins at its first step", o.output_dir);
   job.log(LogLevel::kInfo, "{}; {} optimizer steps; {:.2f} M parameters train", what_is_read, total_steps,
           static_cast<double>(trainer.parameters().count()) / 1e6);
+  job.log(LogLevel::kInfo, "memory planned: {}", describe(choice.plan));
   job.phase("training");
   const train::TrainSummary summary = trainer.run();
 

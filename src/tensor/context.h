@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <memory>
+#include <optional>
 
 #include "base/threads.h"
 #include "tensor/allocator.h"
@@ -37,6 +38,9 @@ class Context {
   // Falling to a plain kernel is an error, as with PMETAL_STRICT=1.
   bool is_strict() const { return is_strict_; }
   void set_strict(bool on) { is_strict_ = on; }
+  // A meta context that stands for one on `device`: it also counts the workspace of the kernels that would be chosen.
+  void plan_for(Device device) { planned_ = device; }
+  const std::optional<Device>& planned() const { return planned_; }
   // Null while nobody measures; see op_times.h.
   OpTimes* op_times() const { return op_times_; }
   void set_op_times(OpTimes* times) { op_times_ = times; }
@@ -62,6 +66,7 @@ class Context {
   MathMode math_ = MathMode::kExact;
   OpTimes* op_times_ = nullptr;
   bool is_strict_ = false;
+  std::optional<Device> planned_;
 };
 
 // Turns recording off (or onto another tape) for a scope.

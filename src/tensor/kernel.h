@@ -70,10 +70,25 @@ void run_candidate(Context& ctx, const KernelList<Args>& list, const Candidate<A
 }
 }  // namespace detail
 
-// Runs the first candidate that takes the arguments; does nothing on meta beyond reserving its workspace.
+// The workspace that dispatch() would take on a device, allocated and given back: it counts in the allocator's peak.
+template <class Args>
+void reserve_workspace(Context& ctx, const KernelList<Args>& list, int device_index, const Args& args) {
+  const KernelContext kernel{&ctx.threads(), ctx.stream(), device_index, nullptr, 0};
+  for (const Candidate<Args>& c : list.candidates) {
+    if (c.decline && c.decline(args, kernel)) continue;
+    if (const int64_t bytes = c.workspace ? c.workspace(args, kernel) : 0; bytes > 0) ctx.allocator().allocate(bytes);
+    return;
+  }
+}
+
+// Runs the first candidate that takes the arguments; on meta nothing runs, and a planning context reserves workspace.
 template <class Args>
 void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>& cuda, const Args& args) {
-  if (ctx.device().is_meta()) return;
+  if (ctx.device().is_meta()) {
+    if (const auto& planned = ctx.planned())
+      reserve_workspace(ctx, planned->is_cuda() ? cuda : cpu, planned->index, args);
+    return;
+  }
   const KernelList<Args>& list = ctx.device().is_cuda() ? cuda : cpu;
   KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0};
   const char* why = nullptr;

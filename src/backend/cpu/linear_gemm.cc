@@ -1,8 +1,8 @@
 // linear and matmul on the tuned products of gemm/, one candidate per instruction set.
 //   linear  takes dense and packed bf16 and f32 weights
 //   matmul  a · bᵀ is a forward product, a · b an input gradient, aᵀ · b a weight gradient; with a factor, or aᵀ · b
-//   into
-//           a narrow type, the product is made in f32 workspace first
+//           into a narrow type, the product is made in f32 workspace first. Where aᵀ · b has few columns (LoRA's B) its
+//           transpose is made there: then the wide a is the operand that needs no transposition. Same bits.
 #include "backend/cpu/linear_gemm.h"
 
 #include "backend/cpu/gemm/gemm.h"
@@ -101,21 +101,30 @@ int64_t linear_workspace(const LinearArgs& args, const KernelContext& kernel, co
 
 // ---- matmul ---------------------------------------------------------------------------------------------------------
 
+constexpr int64_t kFewColumns = 64;
+
+// cᵀ is made instead of c
+bool is_turned(const MatmulArgs& args) {
+  return args.transpose_a && args.c.dim(1) <= kFewColumns && args.c.dim(0) >= 4 * args.c.dim(1);
+}
 // The product goes through f32 workspace and is finished by us.
-bool is_staged(const MatmulArgs& args) { return args.alpha != 1 || (args.transpose_a && args.c.dtype != DType::kF32); }
+bool is_staged(const MatmulArgs& args) {
+  return args.alpha != 1 || (args.transpose_a && args.c.dtype != DType::kF32) || is_turned(args);
+}
 int64_t staged_bytes(const MatmulArgs& args) { return is_staged(args) ? (args.c.numel() * 4 + 63) / 64 * 64 : 0; }
 
 // calls body with the product that args ask for, into c
 template <class Body>
 auto with_product(const MatmulArgs& args, const GemmKernels& kernels, void* staged, Body&& body) {
   const bool direct = !is_staged(args), accumulate = direct && args.accumulate, wide = args.c.dtype == DType::kF32;
-  const Matrix c = direct ? out(args.c) : Matrix{staged, DType::kF32, args.c.dim(1)};
+  const Matrix c = direct ? out(args.c) : Matrix{staged, DType::kF32, args.c.dim(is_turned(args) ? 0 : 1)};
   const ConstMatrix none, before = accumulate && !wide ? in(args.c) : none;
   const WeightMatrix b{args.b.data, args.b.dtype, WeightLayout::kRowMajor, row_stride(args.b)};
   if (args.transpose_a) {
     LinearWeightGrad g;
     g.m = args.a.dim(0), g.n = args.a.dim(1), g.k = args.b.dim(1);
     g.dy = in(args.a), g.x = in(args.b), g.dw = c;
+    if (is_turned(args)) std::swap(g.n, g.k), std::swap(g.dy, g.x);
     g.accumulate = accumulate;
     g.kernels = &kernels;
     return body(g);
@@ -149,6 +158,28 @@ int64_t matmul_workspace(const MatmulArgs& args, const KernelContext& kernel, co
          });
 }
 
+// columns [0, rows) of n rows of `from`, `stride` apart, as rows of n
+void turn(const float* from, int64_t stride, int64_t rows, int64_t n, const GemmKernels& kernels, float* to) {
+  if (rows == 16 && n == 16) return kernels.transpose16(from, stride * 4, to, 64);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < n; ++c) to[r * n + c] = from[c * stride + r];
+}
+
+// c's row = alpha · sums (+ c's row)
+void finish_row(const MatmulArgs& args, int64_t row, int64_t n, const float* sums) {
+  const int64_t at = row * row_stride(args.c);
+  float v[kBlock], before[kBlock];
+  for (int64_t c = 0; c < n; c += kBlock) {
+    const int64_t width = std::min(kBlock, n - c);
+    for (int64_t i = 0; i < width; ++i) v[i] = sums[c + i] * args.alpha;
+    if (args.accumulate) {
+      load(args.c, at + c, 1, width, before);
+      for (int64_t i = 0; i < width; ++i) v[i] += before[i];
+    }
+    store(args.c, at + c, 1, width, v);
+  }
+}
+
 void run_matmul(const MatmulArgs& args, const KernelContext& kernel, const GemmKernels& kernels) {
   float* staged = static_cast<float*>(kernel.workspace);
   void* rest = static_cast<std::byte*>(kernel.workspace) + staged_bytes(args);
@@ -161,17 +192,19 @@ void run_matmul(const MatmulArgs& args, const KernelContext& kernel, const GemmK
       linear_weight_grad(product, rest, *kernel.threads);
   });
   if (!is_staged(args)) return;
-  const int64_t n = args.c.dim(1);
-  for_blocks(kernel, args.c.dim(0), n, [&](int64_t r, int64_t c, int64_t width) {
-    float* sums = staged + r * n + c;
-    const int64_t at = r * row_stride(args.c) + c;
-    float before[kBlock];
-    for (int64_t i = 0; i < width; ++i) sums[i] *= args.alpha;
-    if (args.accumulate) {
-      load(args.c, at, 1, width, before);
-      for (int64_t i = 0; i < width; ++i) sums[i] += before[i];
+  const int64_t m = args.c.dim(0), n = args.c.dim(1);
+  constexpr int64_t kRows = 16;
+  kernel.threads->parallel_for((m + kRows - 1) / kRows, grain_of(kRows * n), [&](int64_t begin, int64_t end) {
+    alignas(64) float turned[kRows * kFewColumns];
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t first = g * kRows, rows = std::min(kRows, m - first);
+      const float* sums = staged + first * n;
+      if (is_turned(args)) {
+        turn(staged + first, m, rows, n, kernels, turned);
+        sums = turned;
+      }
+      for (int64_t r = 0; r < rows; ++r, sums += n) finish_row(args, first + r, n, sums);
     }
-    store(args.c, at, 1, width, sums);
   });
 }
 

@@ -128,7 +128,9 @@ TEST(Matmul, Candidates_equal_the_plain_kernel) {
                                {3, 16, 32},
                                {7, 100, 129},
                                {40, 47, 300},
-                               {16, 31, 2500}})
+                               {16, 31, 2500},
+                               {130, 16, 70},  // the turned product
+                               {87, 5, 33}})
     for (const DType a_type : {DType::kBF16, DType::kF32})
       for (const DType b_type : {DType::kBF16, DType::kF32})
         for (const DType c_type : {DType::kBF16, DType::kF32})

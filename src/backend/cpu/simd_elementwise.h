@@ -22,7 +22,7 @@ struct Pieces {
   }
 };
 
-constexpr int64_t kSquaresBlock = 4096, kSquaresLanes = 16;
+inline constexpr int64_t kSquaresBlock = 4096, kSquaresLanes = 16;
 
 template <class Body>
 void with_types(DType a, DType b, Body&& body) {
