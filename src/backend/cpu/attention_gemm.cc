@@ -4,8 +4,9 @@
 //       S [M, 64] = Q Kᵀ;  rows: P = e^(s − max), sums; O scaled where the maximum moved;  O [M, d_v] += P V
 // M = queries × heads of the group, about 256: S, P and O stay in L2, K and V are packed once for the tile. P meets
 // bf16 values as two bf16 numbers, p and what rounding took from it: rounded alone it cost a tenth of the accuracy of
-// a model's logits. Each score is one chain over d_k, each output one chain over the keys in order, so a row
-// has the same bits in prefill, in any chunk of it and in decode. Speed: see bench/cpu_step.
+// a model's logits. They lie side by side and V twice, so that it is one product of twice the depth. Each score is one
+// chain over d_k, each output one chain over the keys in order, so a row has the same bits in prefill, in any chunk of
+// it and in decode. Speed: see bench/cpu_step.
 #include "backend/cpu/attention_gemm.h"
 
 #include <cmath>
@@ -32,9 +33,10 @@ struct Forward {
   int64_t tile = std::max<int64_t>(1, kTileRows / group);  // queries
   int64_t tiles = (most_query_rows(args) + tile - 1) / tile;
   int64_t q_width = padded(d_k, 32), o_width = padded(d_v, 16);
+  int64_t parts = types.a == DType::kBF16 ? 2 : 1, p_width = parts * kAttentionBlock;  // of p
 
   struct Scratch {
-    char *q, *p, *p_rest, *k, *v, *stage;
+    char *q, *p, *k, *v, *stage;
     float *s, *o, *max, *sum;
     KeyRange* seen;
     int64_t bytes;
@@ -44,10 +46,9 @@ struct Forward {
     const int64_t m = std::min(tile, most_query_rows(args)) * group;
     Scratch w;
     w.q = c.take<char>(m * q_width * types.a_size);
-    w.p = c.take<char>(m * kAttentionBlock * types.a_size);
-    w.p_rest = c.take<char>(types.a == DType::kBF16 ? m * kAttentionBlock * types.a_size : 0);
+    w.p = c.take<char>(m * p_width * types.a_size);
     w.k = c.take<char>(types.keys_bytes(d_k));
-    w.v = c.take<char>(types.values_bytes(types.dtype, kAttentionBlock, d_v));
+    w.v = c.take<char>(parts * types.values_bytes(types.dtype, kAttentionBlock, d_v));
     w.stage = c.take<char>(kAttentionBlock * std::max(d_k, d_v) * types.b_size);
     w.s = c.take<float>(m * kAttentionBlock);
     w.o = c.take<float>(m * o_width);
@@ -111,22 +112,18 @@ struct Forward {
       const int64_t first = std::max<int64_t>(seen.begin - base, 0), last = std::min(seen.end - base, keys);
       partial |= first > 0 || last < keys;
       rows_of.softmax({w.s + i * kAttentionBlock, first, last, args.scale, args.softcap, w.max + m0 + i, w.sum + m0 + i,
-                       w.p + i * kAttentionBlock * types.a_size, w.p_rest + i * kAttentionBlock * types.a_size,
+                       w.p + i * p_width * types.a_size, w.p + (i * p_width + kAttentionBlock) * types.a_size,
                        w.o + (m0 + i) * o_width, o_width},
                       types.a == DType::kBF16);
     }
     const BlockRows v(types, args.v, key_block(args, args.v, sequence.index, kv_head, b), keys, d_v, w.stage);
-    const int64_t b_stride = b_block_bytes(types.dtype, kAttentionBlock);
     const auto add = [&](int64_t i, int64_t rows) {
-      const auto add_part = [&](const char* p) {
-        types.multiply(types.block, rows, o_width / 16, kAttentionBlock, p + i * kAttentionBlock * types.a_size,
-                       kAttentionBlock * types.a_size, w.v, b_stride, w.o + (m0 + i) * o_width, o_width, false);
-      };
-      add_part(w.p);
-      if (types.a == DType::kBF16) add_part(w.p_rest);
+      types.multiply(types.block, rows, o_width / 16, p_width, w.p + i * p_width * types.a_size, p_width * types.a_size,
+                     w.v, parts * b_block_bytes(types.dtype, kAttentionBlock), w.o + (m0 + i) * o_width, o_width,
+                     false);
     };
     if (!partial || is_finite(v, keys)) {
-      types.pack_values(types.dtype, v.data, v.stride, kAttentionBlock, d_v, w.v);
+      pack_values(v.data, v.stride, w.v);
       return add(0, m);
     }
     // 0 · NaN: what a row does not see must not reach it
@@ -139,8 +136,18 @@ struct Forward {
         std::memcpy(w.stage + j * d_v * types.b_size,
                     static_cast<const char*>(args.v.data) + (at.offset + j * at.stride) * types.b_size,
                     static_cast<size_t>(d_v * types.b_size));
-      types.pack_values(types.dtype, w.stage, d_v, kAttentionBlock, d_v, w.v);
+      pack_values(w.stage, d_v, w.v);
       add(i, 1);
+    }
+  }
+
+  // the values of a block as B, `parts` times
+  void pack_values(const char* rows, int64_t stride, char* to) const {
+    const int64_t bytes = b_block_bytes(types.dtype, kAttentionBlock);
+    const BOperand operand{BSource::kColumns, types.dtype, rows, stride * types.b_size, kAttentionBlock, d_v};
+    for (int64_t j = 0; j < o_width / 16; ++j, to += parts * bytes) {
+      pack_b(types.kernels, operand, j, 1, 0, kAttentionBlock, to);
+      if (parts > 1) std::memcpy(to + bytes, to, static_cast<size_t>(bytes));
     }
   }
 
