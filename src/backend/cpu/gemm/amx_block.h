@@ -161,9 +161,9 @@ constexpr GemmKernels with_amx_block(GemmKernels base, const char* name, BlockFn
   base.a_tiled = true;
   base.panel_blocks = 2;
   base.few_rows = 32;
-  base.block_rows = 512;
+  base.block_rows = 256;
   base.chunk_bf16 = 512;
-  base.super_blocks = 32;
+  base.super_blocks = 16;
   base.depth_outer_from = 2048;
   return base;
 }
