@@ -100,7 +100,8 @@ class Loader final : public ParameterVisitor {
               Tensor& trainable) {
     claim(name);
     const quant::Format& dense = quant::format(name_of(options_.dtype));
-    const quant::Format& to = options_.for_training ? dense : ops::preferred_format(ctx_.planned().value_or(ctx_.device()), dense);
+    const quant::Format& to =
+        options_.for_training ? dense : ops::preferred_format(ctx_.planned().value_or(ctx_.device()), dense);
     if (plan_only()) {
       weight = {&to, out, in, {}, 0};
       for (const quant::PlaneLayout& p : to.layout(out, in))
