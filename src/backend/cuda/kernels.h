@@ -160,7 +160,7 @@ void launch_attention(StreamHandle stream, const AttentionLaunch& a);
 bool has_sm90_kernels();                                                    // the launches named sm90 were built
 void launch_attention_sm90(StreamHandle stream, const AttentionLaunch& a);  // splits == 0
 void launch_attention_backward_sm90(StreamHandle stream, const AttentionLaunch& a);  // delta: [q_rows, q_heads, 2]
-void launch_attention_decode(StreamHandle stream, const AttentionLaunch& a);  // max_q · group <= 16
+void launch_attention_decode(StreamHandle stream, const AttentionLaunch& a);         // max_q · group <= 16
 void launch_attention_plain(StreamHandle stream, const AttentionLaunch& a);
 void launch_attention_delta(StreamHandle stream, const AttentionLaunch& a);  // delta, and dsinks where given
 void launch_attention_backward(StreamHandle stream, const AttentionLaunch& a);
