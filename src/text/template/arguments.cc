@@ -27,6 +27,8 @@ Bound::Bound(const char* function, CallArgs& args, std::initializer_list<const c
       throw_type_error(fmt::format("{}() missing required argument {} '{}'", function, i + 1, parameters.begin()[i]));
 }
 
+void refuse_arguments(const char* function, CallArgs& args) { [[maybe_unused]] const Bound none(function, args, {}); }
+
 int64_t to_index(const Value& v) {
   if (v.is_undefined()) throw_undefined(v);
   if (v.is(Kind::kBigInt)) fail(ErrorCode::kInvalidInput, "integer {} is too large here", v.text());

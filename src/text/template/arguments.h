@@ -18,7 +18,10 @@ class Bound {
 
   bool has(size_t i) const { return values_[i].has_value(); }
   const Value& operator[](size_t i) const { return *values_[i]; }
-  Value get(size_t i, Value fallback) const { return has(i) ? *values_[i] : std::move(fallback); }
+  Value get(size_t i, Value fallback) const {
+    if (has(i)) return *values_[i];
+    return fallback;
+  }
   // typed, with the message Python gives for a wrong type
   int64_t integer(size_t i, int64_t fallback) const;
   bool boolean(size_t i, bool fallback) const;             // by truth
@@ -28,6 +31,8 @@ class Bound {
   const char* function_;
   std::vector<std::optional<Value>> values_;
 };
+
+void refuse_arguments(const char* function, CallArgs& args);  // of a function that takes none
 
 int64_t to_index(const Value& v);  // an int (or bool) as Python's __index__; TypeError otherwise
 

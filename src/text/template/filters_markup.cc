@@ -17,22 +17,22 @@ namespace pmetal::text::jinja {
 namespace {
 
 Value filter_escape(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("escape", args, {});
+  refuse_arguments("escape", args);
   if (v.is_markup()) return v;
   return in.make_string(escape_html(in.to_text(v)), true);
 }
 Value filter_forceescape(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("forceescape", args, {});
+  refuse_arguments("forceescape", args);
   return in.make_string(escape_html(in.to_text(v)), true);
 }
 Value filter_safe(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("safe", args, {});
+  refuse_arguments("safe", args);
   return Value::string(in.to_text(v), true);
 }
 
 // without comments and tags, whitespace runs as one space, character references resolved
 Value filter_striptags(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("striptags", args, {});
+  refuse_arguments("striptags", args);
   std::string text = in.to_text(v);
   in.charge(text.size());
   const auto remove = [&](std::string_view open, std::string_view close) {
@@ -80,7 +80,7 @@ std::string quote_url(std::string_view text, bool for_query) {
 }
 
 Value filter_urlencode(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("urlencode", args, {});
+  refuse_arguments("urlencode", args);
   if (v.is_string() || !is_iterable(v)) return in.make_string(quote_url(in.to_text(v), false));
   std::string out;
   const auto add = [&](const Value& key, const Value& value) {
@@ -164,7 +164,7 @@ Value filter_wordwrap(Interpreter& in, const Value& v, CallArgs& args) {
 }
 
 Value filter_pprint(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("pprint", args, {});
+  refuse_arguments("pprint", args);
   in.charge_walk(v);
   return in.make_string(pprint(v));
 }

@@ -73,17 +73,17 @@ Value list_of_second(std::vector<std::pair<Value, Value>>& keyed) {
 }
 
 Value filter_length(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("length", args, {});
+  refuse_arguments("length", args);
   return Value::integer(length(in, v));
 }
 
 Value filter_list(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("list", args, {});
+  refuse_arguments("list", args);
   return Value::list(to_vector(in, v));
 }
 
 Value filter_first(Interpreter&, const Value& v, CallArgs& args) {
-  Bound("first", args, {});
+  refuse_arguments("first", args);
   Value first;
   if (make_iterator(v)(first)) return first;
   return Value::undefined("No first item, sequence was empty.");
@@ -99,7 +99,7 @@ std::vector<Value> reversed(Interpreter& in, const Value& v) {
 }
 
 Value filter_last(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("last", args, {});
+  refuse_arguments("last", args);
   if (v.is_undefined()) return Value::undefined("No last item, sequence was empty.");
   if (v.is_string() || v.is_sequence() || v.is(Kind::kRange)) {
     if (auto last = index(in, v, -1)) return *last;
@@ -110,7 +110,7 @@ Value filter_last(Interpreter& in, const Value& v, CallArgs& args) {
 }
 
 Value filter_reverse(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("reverse", args, {});
+  refuse_arguments("reverse", args);
   if (v.is_string()) return slice(in, v, Value(), Value(), Value::integer(-1));
   if (v.is(Kind::kIterator)) {
     std::vector<Value> items = to_vector(in, v);
@@ -143,7 +143,7 @@ Value filter_join(Interpreter& in, const Value& v, CallArgs& args) {
 }
 
 Value filter_items(Interpreter&, const Value& v, CallArgs& args) {
-  Bound("items", args, {});
+  refuse_arguments("items", args);
   if (v.is_undefined()) return Value::iterator([](Value&) { return false; }, Value());
   if (!v.is(Kind::kDict)) {
     // jinja2's filter is a generator: the error comes when the first item is asked for

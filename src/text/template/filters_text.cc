@@ -28,21 +28,21 @@ Value method(Interpreter& in, const Value& text, const char* name, std::vector<V
 }
 
 Value filter_upper(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("upper", args, {});
+  refuse_arguments("upper", args);
   return method(in, soft(in, v), "upper");
 }
 Value filter_lower(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("lower", args, {});
+  refuse_arguments("lower", args);
   return method(in, soft(in, v), "lower");
 }
 Value filter_capitalize(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("capitalize", args, {});
+  refuse_arguments("capitalize", args);
   return method(in, soft(in, v), "capitalize");
 }
 
 // capitals after whitespace, - ( { [ <
 Value filter_title(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("title", args, {});
+  refuse_arguments("title", args);
   const std::string text = in.to_text(v);
   in.charge(text.size());
   std::string out, word;
@@ -71,7 +71,7 @@ Value filter_trim(Interpreter& in, const Value& v, CallArgs& args) {
 }
 
 Value filter_string(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("string", args, {});
+  refuse_arguments("string", args);
   return soft(in, v);
 }
 
@@ -145,7 +145,7 @@ Value filter_truncate(Interpreter& in, const Value& v, CallArgs& args) {
 }
 
 Value filter_wordcount(Interpreter& in, const Value& v, CallArgs& args) {
-  Bound("wordcount", args, {});
+  refuse_arguments("wordcount", args);
   const std::string text = in.to_text(v);
   in.charge(text.size() / 8);
   int64_t n = 0;
@@ -272,7 +272,7 @@ Value filter_float(Interpreter&, const Value& v, CallArgs& args) {
 }
 
 Value filter_abs(Interpreter&, const Value& v, CallArgs& args) {
-  Bound("abs", args, {});
+  refuse_arguments("abs", args);
   if (v.is_undefined()) throw_type_error("bad operand type for abs(): 'Undefined'");
   if (!v.is_number()) throw_type_error(fmt::format("bad operand type for abs(): '{}'", type_name(v)));
   if (v.is(Kind::kFloat)) return Value::real(std::abs(v.as_real()));

@@ -56,7 +56,7 @@ std::string argument_text(const Bound& bound, size_t i) { return bound.text(i, "
 
 template <std::string (*map)(std::string_view)>
 Value mapped(Interpreter& in, const Value& self, CallArgs& args) {
-  Bound("str method", args, {});
+  refuse_arguments("str method", args);
   in.charge(self.text().size() / 8);
   return like(in, self, map(self.text()));
 }
@@ -299,7 +299,7 @@ Value remove_affix(Interpreter& in, const Value& self, CallArgs& args) {
 // every character satisfies the predicate, and there is one
 template <bool (*predicate)(char32_t), bool empty_result = false>
 Value all(Interpreter& in, const Value& self, CallArgs& args) {
-  Bound("str method", args, {});
+  refuse_arguments("str method", args);
   const std::string& text = self.text();
   in.charge(text.size() / 16);
   if (text.empty()) return Value::boolean(empty_result);
@@ -311,7 +311,7 @@ Value all(Interpreter& in, const Value& self, CallArgs& args) {
 bool is_ascii_char(char32_t c) { return c < 0x80; }
 
 Value method_islower(Interpreter& in, const Value& self, CallArgs& args) {
-  Bound("islower", args, {});
+  refuse_arguments("islower", args);
   in.charge(self.text().size() / 16);
   bool any = false;
   for (const char32_t c : unicode::to_u32(self.text())) {
@@ -321,7 +321,7 @@ Value method_islower(Interpreter& in, const Value& self, CallArgs& args) {
   return Value::boolean(any);
 }
 Value method_isupper(Interpreter& in, const Value& self, CallArgs& args) {
-  Bound("isupper", args, {});
+  refuse_arguments("isupper", args);
   in.charge(self.text().size() / 16);
   bool any = false;
   for (const char32_t c : unicode::to_u32(self.text())) {
@@ -331,7 +331,7 @@ Value method_isupper(Interpreter& in, const Value& self, CallArgs& args) {
   return Value::boolean(any);
 }
 Value method_istitle(Interpreter& in, const Value& self, CallArgs& args) {
-  Bound("istitle", args, {});
+  refuse_arguments("istitle", args);
   in.charge(self.text().size() / 16);
   bool any = false, previous_is_cased = false;
   for (const char32_t c : unicode::to_u32(self.text())) {
@@ -349,7 +349,7 @@ Value method_istitle(Interpreter& in, const Value& self, CallArgs& args) {
 }
 
 Value method_isidentifier(Interpreter&, const Value& self, CallArgs& args) {
-  Bound("isidentifier", args, {});
+  refuse_arguments("isidentifier", args);
   bool is_first = true;
   for (const char32_t c : unicode::to_u32(self.text())) {
     if (!unicode::is_word(c) || (is_first && unicode::is_numeric(c))) return Value::boolean(false);
