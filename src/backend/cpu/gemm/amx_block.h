@@ -47,11 +47,11 @@ class AmxBlock {
   }
 
  private:
-  // the next panel into L2, a part in each pass over rows
+  // The next panel into L2, a few lines in each step: many at once would take the buffers that A's lines come through.
   class Prefetch {
    public:
-    Prefetch(const Pieces& what, int64_t passes)
-        : what_(what), left_(what.data ? what.count * (what.bytes / 64) : 0), lines_((left_ + passes - 1) / passes) {}
+    Prefetch(const Pieces& what, int64_t steps)
+        : what_(what), left_(what.data ? what.count * (what.bytes / 64) : 0), lines_((left_ + steps - 1) / steps) {}
     void step() {
       for (int64_t n = std::min(lines_, left_); n > 0; --n) {
         _mm_prefetch(what_.data + at_, _MM_HINT_T1);
@@ -83,25 +83,77 @@ class AmxBlock {
     if (j < s.n_blocks) rows<MT, 1>(tiles, s, j, row_begin, row_end);
   }
 
+  // The sums of 32 rows on their way to `finish`: that of one group runs while the tiles work on the next.
+  class Finish {
+   public:
+    Finish(const BlockArgs& s, int64_t j, int64_t row_end) : s_(s), column_(j * 16), row_end_(row_end) {}
+    float* next() { return sums_[turn_]; }
+    void stored(int64_t row) {
+      done();
+      row_ = row;
+      turn_ ^= 1;
+    }
+    void done() {
+      if (row_ < 0) return;
+      FinishArgs f = *s_.last;
+      f.rows = std::min<int64_t>(32, row_end_ - row_);
+      f.n = std::min<int64_t>(32, f.n - column_);
+      f.c = sums_[turn_ ^ 1];
+      f.c_stride = 32;
+      if (f.bias) f.bias += column_;
+      if (f.residual)
+        f.residual = static_cast<const char*>(f.residual) +
+                     (row_ * f.residual_stride + column_) * (f.residual_dtype == DType::kBF16 ? 2 : 4);
+      f.y = static_cast<char*>(f.y) + (row_ * f.y_stride + column_) * (f.y_dtype == DType::kBF16 ? 2 : 4);
+      s_.finish(f);
+      row_ = -1;
+    }
+
+   private:
+    const BlockArgs& s_;
+    int64_t column_, row_end_, row_ = -1;
+    int turn_ = 0;
+    alignas(64) float sums_[2][32 * 32];
+  };
+
   template <int MT, int NT>
   static void rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
     const bool stream_b = s.rows <= 32;
-    Prefetch next(s.b_next, (row_end - row_begin + 31) / 32);
-    for (int64_t row = row_begin; row < row_end; row += 32) {
-      if (stream_b) {
-        group<MT, NT, true>(tiles, s, j, row);
-        continue;
+    Prefetch next(s.b_next, (row_end - row_begin + 31) / 32 * ((s.depth + 31) / 32));
+    if (s.last) {
+      Finish finish(s, j, row_end);
+      for (int64_t row = row_begin; row < row_end; row += 32) {
+        group<MT, NT, false>(tiles, s, j, row, &next, finish.next(), 128);
+        finish.stored(row);
       }
-      group<MT, NT, false>(tiles, s, j, row);
-      next.step();
+      finish.done();
+      return;
+    }
+    for (int64_t row = row_begin; row < row_end; row += 32) {
+      char* c = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
+      if (stream_b)
+        group<MT, NT, true>(tiles, s, j, row, nullptr, c, s.c_stride * 4);
+      else
+        group<MT, NT, false>(tiles, s, j, row, &next, c, s.c_stride * 4);
+    }
+  }
+
+  // C of 32 rows into L1 before its turn comes, a few lines in each step
+  static void prefetch_c(const char* c, int64_t stride, int64_t step) {
+    if (step >= 16) return;
+    for (const char* row = c + 2 * step * stride; row <= c + (2 * step + 1) * stride; row += stride) {
+      asm volatile("prefetchw %0" : : "m"(*row));
+      asm volatile("prefetchw %0" : : "m"(*(row + 64)));
     }
   }
 
   template <int MT, int NT, bool kStreamB>
-  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row) {
+  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row, Prefetch* next, void* to,
+                    int64_t to_stride) {
     const int64_t c_stride = s.c_stride * 4;
-    char* c0 = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
-    char* c1 = c0 + 16 * c_stride;
+    const char* c0 = reinterpret_cast<const char*>(s.c + row * s.c_stride + j * 16);
+    const char* c1 = c0 + 16 * c_stride;
+    const bool fetches_c = !kStreamB && !(s.from_zero && s.last) && row + 32 < s.rows;
     if (s.from_zero) {
       tiles.template zero<0>();
       if constexpr (NT > 1) tiles.template zero<1>();
@@ -123,6 +175,10 @@ class AmxBlock {
           _mm_prefetch(b0 + kTuning.prefetch_b + line, _MM_HINT_T0);
           if constexpr (NT > 1) _mm_prefetch(b1 + kTuning.prefetch_b + line, _MM_HINT_T0);
         }
+      if constexpr (!kStreamB) {
+        next->step();
+        if (fetches_c) prefetch_c(c0 + 32 * c_stride, c_stride, d / 32);
+      }
       tiles.template load<6>(b0, 64);
       if constexpr (kStreamB)
         tiles.template load<4>(a0, s.a_row_stride);
@@ -146,10 +202,11 @@ class AmxBlock {
       b0 += 1024;
       b1 += 1024;
     }
-    tiles.template store<0>(c0, c_stride);
-    if constexpr (NT > 1) tiles.template store<1>(c0 + 64, c_stride);
-    if constexpr (MT > 1) tiles.template store<2>(c1, c_stride);
-    if constexpr (MT > 1 && NT > 1) tiles.template store<3>(c1 + 64, c_stride);
+    char *to0 = static_cast<char*>(to), *to1 = to0 + 16 * to_stride;
+    tiles.template store<0>(to0, to_stride);
+    if constexpr (NT > 1) tiles.template store<1>(to0 + 64, to_stride);
+    if constexpr (MT > 1) tiles.template store<2>(to1, to_stride);
+    if constexpr (MT > 1 && NT > 1) tiles.template store<3>(to1 + 64, to_stride);
   }
 };
 
@@ -159,11 +216,12 @@ constexpr GemmKernels with_amx_block(GemmKernels base, const char* name, BlockFn
   base.block_bf16 = block;
   base.depth_granule = 32;
   base.a_tiled = true;
+  base.finishes = true;
   base.panel_blocks = 2;
   base.few_rows = 32;
-  base.block_rows = 256;
+  base.block_rows = 512;
   base.chunk_bf16 = 512;
-  base.super_blocks = 16;
+  base.super_blocks = 32;
   base.depth_outer_from = 2048;
   return base;
 }

@@ -10,6 +10,8 @@
 // Cutting never changes a chain: C is kept in f32 between chunks, which is exact.
 #include "backend/cpu/gemm/gemm.h"
 
+#include <emmintrin.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -25,6 +27,7 @@ namespace {
 constexpr int64_t kPackedABytes = int64_t{16} << 20;  // of the shared buffer for packed A
 constexpr int64_t kSplitDepth = 2048;                 // weight gradients: depth (tokens) of one piece of packed A
 constexpr int64_t kSerialPack = 32768;                // elements of A that one worker packs faster than it wakes others
+constexpr int64_t kStreamBytes = 256 << 10;           // from this size on C is stored past the caches
 constexpr int64_t kNarrow = 64;                       // outputs up to which tiles come from rows as they lie
 constexpr int kMaxRanges = 64;                        // of tasks; more workers share them
 
@@ -50,6 +53,8 @@ struct Plan {
   bool few = false;  // all rows in one pass over B
   bool packs_a = false, packs_b = false;
   bool tiled = false;  // the inner kernel works on tiles
+  bool finishes = false;  // and finishes its sums itself
+  bool streams = false;   // C goes past the caches
   APacked a_packed;
   int64_t row_piece = 0, depth_piece = 0;  // of packed A
   int64_t block_rows = 0, super_blocks = 0, panel_blocks = 0, chunk = 0;
@@ -107,6 +112,8 @@ Plan make_plan(const Product& p, int n_threads) {
       plan.super_blocks = std::max(k.panel_blocks, round_up(plan.super_blocks / 2, k.panel_blocks));
     while (is_uneven() && plan.block_rows > 96) plan.block_rows = round_up(plan.block_rows / 2, 96);
   }
+  plan.finishes = plan.is_bf16 && k.finishes && !plan.few;
+  plan.streams = plan.finishes && p.rows * p.cols * size_of(p.c.dtype) >= kStreamBytes;
   plan.chunk = std::min(plan.chunk, round_up(std::max<int64_t>(plan.depth_piece, 1), 32));
   if (plan.packs_b) plan.b_bytes = round_up(plan.panel_blocks, 2) * b_block_bytes(p.b.dtype, plan.chunk);
   plan.c_bytes = round_up(plan.block_rows, 16) * plan.super_blocks * 64;
@@ -161,6 +168,7 @@ class Run {
     const int64_t n_tasks = row_blocks * supers;
     if (n_tasks == 1 || n_rows * length * p_.cols <= kSerialPack) {
       for (int64_t t = 0; t < n_tasks; ++t) work(0, t);
+      if (plan_.streams) _mm_sfence();
       return;
     }
     // each worker walks a range of its own (its reads of B are one stream, and no two workers write neighbouring lines)
@@ -175,6 +183,7 @@ class Run {
         const int64_t end = first_of(range + 1);
         for (int64_t t = ranges[range].next.fetch_add(1); t < end; t = ranges[range].next.fetch_add(1)) work(worker, t);
       }
+      if (plan_.streams) _mm_sfence();
     });
   }
 
@@ -192,6 +201,7 @@ class Run {
     s.rows = n;
     s.c_stride = in_place ? p_.c.stride : panel * 16;  // kept apart panel after panel
     const int64_t b_size = size_of(p_.b.dtype);
+    float* bias = reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes);
     for (int64_t d = 0; d == 0 || d < length; d += plan_.chunk) {
       s.depth = std::min(plan_.chunk, length - d);
       s.from_zero = !continues && d == 0;
@@ -203,6 +213,13 @@ class Run {
         const int64_t column = (block + j) * 16, width = std::min(s.n_blocks * 16, p_.cols - column);
         if (d == 0 && (length == 0 || (continues && !in_place))) begin_panel(s, row + r, column, width, continues);
         s.b_next = after(block, n_blocks, j + panel, s.n_blocks, begin, d, length);
+        FinishArgs last;
+        s.last = nullptr;
+        if (!in_place && plan_.finishes && length > 0 && d + plan_.chunk >= length) {
+          last = finish_of(row + r, n, column, width, bias);
+          s.last = &last;
+          s.finish = p_.kernels->finish;
+        }
         if (length == 0) {
         } else if (plan_.packs_b) {
           pack_b(*p_.kernels, p_.b, block + j, s.n_blocks, begin + d, s.depth, scratch);
@@ -214,9 +231,12 @@ class Run {
           s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
           plan_.block(s);
         }
-        if (!in_place && d + plan_.chunk >= length)
-          finish(s.c, s.c_stride, row + r, n, column, width,
-                 reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes));
+        if (!in_place && !s.last && d + plan_.chunk >= length) {
+          FinishArgs f = finish_of(row + r, n, column, width, bias);
+          f.c = s.c;
+          f.c_stride = s.c_stride;
+          p_.kernels->finish(f);
+        }
       }
     }
   }
@@ -272,8 +292,8 @@ class Run {
     s.a = p_.a.data + (row + r) * p_.a.stride + (begin + d) * size_of(p_.a.dtype);
   }
 
-  void finish(const float* c, int64_t c_stride, int64_t row, int64_t n, int64_t column, int64_t columns,
-              float* bias) const {
+  // all but the sums; `bias` is room for that of the panel
+  FinishArgs finish_of(int64_t row, int64_t n, int64_t column, int64_t columns, float* bias) const {
     FinishArgs f;
     f.n = columns;
     f.y_dtype = p_.c.dtype;
@@ -284,8 +304,7 @@ class Run {
       f.bias = bias;
     }
     f.rows = n;
-    f.c = c;
-    f.c_stride = c_stride;
+    f.stream = plan_.streams;
     f.y = static_cast<char*>(p_.c.data) + (row * p_.c.stride + column) * size_of(p_.c.dtype);
     f.y_stride = p_.c.stride;
     if (p_.residual.data) {
@@ -293,7 +312,7 @@ class Run {
           static_cast<const char*>(p_.residual.data) + (row * p_.residual.stride + column) * size_of(p_.residual.dtype);
       f.residual_stride = p_.residual.stride;
     }
-    p_.kernels->finish(f);
+    return f;
   }
 
   const Product& p_;

@@ -48,7 +48,9 @@ struct HardwareTiles {
 
 template <AmxTuning kTuning>
 GemmKernels amx_with(const char* name) {
-  return with_amx_block(avx512_kernels(), name, AmxBlock<HardwareTiles, kTuning>::run);
+  GemmKernels kernels = with_amx_block(avx512_kernels(), name, AmxBlock<HardwareTiles, kTuning>::run);
+  kernels.finish = avx512_finish_tiles();
+  return kernels;
 }
 
 }  // namespace

@@ -231,6 +231,7 @@ constexpr GemmKernels kAvx2{
     .block_bf16 = nullptr,
     .depth_granule = 1,
     .a_tiled = false,
+    .finishes = false,
     .panel_blocks = 2,
     .few_rows = 6,
     .block_rows = 192,

@@ -292,6 +292,23 @@ void finish(const FinishArgs& s) {
     s.residual ? finish_to<false, true>(s) : finish_to<false, false>(s);
 }
 
+// Sums of tile products: they are never subnormal, so the conversion by hardware has the bits of finish().
+void finish_tiles(const FinishArgs& s) {
+  if (s.bias || s.residual || s.y_dtype != DType::kBF16 || s.n % 32 != 0) return finish(s);
+  const bool stream = s.stream && reinterpret_cast<uintptr_t>(s.y) % 64 == 0 && s.y_stride % 32 == 0;
+  for (int64_t row = 0; row < s.rows; ++row) {
+    const float* c = s.c + row * s.c_stride;
+    auto* y = static_cast<uint16_t*>(s.y) + row * s.y_stride;
+    for (int64_t i = 0; i < s.n; i += 32) {
+      const auto v = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(c + i + 16), _mm512_loadu_ps(c + i)));
+      if (stream)
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(y + i), v);
+      else
+        _mm512_storeu_si512(y + i, v);
+    }
+  }
+}
+
 constexpr GemmKernels kAvx512{
     .name = "avx512",
     .block_f32 = block<StepF32>,
@@ -299,6 +316,7 @@ constexpr GemmKernels kAvx512{
     .block_bf16 = nullptr,
     .depth_granule = 1,
     .a_tiled = false,
+    .finishes = false,
     .panel_blocks = 4,
     .few_rows = 12,
     .block_rows = 384,
@@ -329,4 +347,5 @@ constexpr GemmKernels kAvx512Bf16 = with_bf16(kAvx512);
 namespace pmetal::cpu {
 const GemmKernels& avx512_kernels() { return kAvx512; }
 const GemmKernels& avx512_bf16_kernels() { return kAvx512Bf16; }
+void (*avx512_finish_tiles())(const FinishArgs&) { return finish_tiles; }
 }  // namespace pmetal::cpu

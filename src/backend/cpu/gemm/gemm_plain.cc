@@ -92,6 +92,7 @@ const GemmKernels& plain_kernels() {
       .block_bf16 = nullptr,
       .depth_granule = 1,
       .a_tiled = false,
+      .finishes = false,
       .panel_blocks = 2,
       .few_rows = 1,
       .block_rows = 256,

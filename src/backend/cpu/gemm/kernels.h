@@ -23,6 +23,7 @@ struct Pieces {
 //    apart. Readable up to depth rounded up to depth_granule.
 // B: block b starts at b + b · b_stride; 64-byte lines of 16 outputs: one k (f32) or one k pair (bf16) after the other.
 // Strides in bytes, c_stride in elements.
+struct FinishArgs;
 struct BlockArgs {
   int64_t rows = 0, n_blocks = 0, depth = 0;
   const char* a = nullptr;
@@ -33,6 +34,10 @@ struct BlockArgs {
   float* c = nullptr;
   int64_t c_stride = 0;
   bool from_zero = true;
+  // Kernels that can (`finishes`) hand the sums to `finish` while they lie in L1 and leave C as it is. The arguments
+  // are those of the whole block; c is set by the kernel.
+  const FinishArgs* last = nullptr;
+  void (*finish)(const FinishArgs&) = nullptr;
 };
 using BlockFn = void (*)(const BlockArgs&);
 
@@ -48,6 +53,7 @@ struct FinishArgs {
   void* y = nullptr;
   DType y_dtype = DType::kF32;
   int64_t y_stride = 0;
+  bool stream = false;  // y will not be read before much else is: store it past the caches where a kernel can
 };
 
 struct GemmKernels {
@@ -58,6 +64,7 @@ struct GemmKernels {
   BlockFn block_bf16;      // A bf16, B bf16; null: A is widened and block_f32_bf16 used (the same chain)
   int64_t depth_granule;   // of block_bf16: 2 or 32
   bool a_tiled;            // block_bf16 wants many rows of A as contiguous 16 × 32 blocks
+  bool finishes;           // block_bf16 takes BlockArgs::last
   // blocking, in rows, blocks of 16 outputs, and depth
   int64_t panel_blocks;           // blocks of one inner panel (even)
   int64_t few_rows;               // at most so many rows go in one pass over B
@@ -80,6 +87,7 @@ const GemmKernels& avx2_kernels();
 const GemmKernels& avx512_kernels();
 const GemmKernels& avx512_bf16_kernels();
 const GemmKernels& amx_kernels();
+void (*avx512_finish_tiles())(const FinishArgs&);
 const GemmKernels& kernels_for(Isa isa);
 // other ways to feed the tiles, for bench/cpu_gemm
 std::span<const GemmKernels> amx_variants();
