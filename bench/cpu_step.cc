@@ -1,8 +1,8 @@
 // Whole steps of a model on the CPU, through the code that commands use: prefill, decode, one LoRA optimizer step.
 //   cpu_step [--config FILE.json] [--step prefill|decode|lora] [--tokens N] [--sequences N] [--rank R] [--threads N]
 //   [--repeat N] [--recompute] [--ops] [--cpu-time]
-// Prints median and best tokens/s, the share of the bound, peak memory, and with --ops where the time goes, on average and
-// with each call at its shortest.
+// Prints median and best tokens/s, the share of the bound, peak memory, and with --ops where the time goes, on average
+// and with each call at its shortest.
 //   bound   prefill, lora: floating-point operations / measured bf16 peak; decode: bytes of the weights / measured
 //           memory speed
 // --cpu-time counts processor time, which is fair on a busy machine with --threads 1. Op times are of the wall.

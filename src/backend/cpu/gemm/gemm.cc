@@ -52,7 +52,7 @@ struct Plan {
   DType a_dtype = DType::kF32;
   bool few = false;  // all rows in one pass over B
   bool packs_a = false, packs_b = false;
-  bool tiled = false;  // the inner kernel works on tiles
+  bool tiled = false;     // the inner kernel works on tiles
   bool finishes = false;  // and finishes its sums itself
   bool streams = false;   // C goes past the caches
   APacked a_packed;

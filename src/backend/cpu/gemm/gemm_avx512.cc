@@ -300,7 +300,8 @@ void finish_tiles(const FinishArgs& s) {
     const float* c = s.c + row * s.c_stride;
     auto* y = static_cast<uint16_t*>(s.y) + row * s.y_stride;
     for (int64_t i = 0; i < s.n; i += 32) {
-      const auto v = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(c + i + 16), _mm512_loadu_ps(c + i)));
+      const auto v =
+          reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(c + i + 16), _mm512_loadu_ps(c + i)));
       if (stream)
         _mm512_stream_si512(reinterpret_cast<__m512i*>(y + i), v);
       else
