@@ -5,6 +5,7 @@
 // With sinks, lse counts the sink: out is normalised by it and backward needs it.
 #include "backend/cpu/attention.h"
 
+#include "backend/cpu/attention_amx.h"
 #include "backend/cpu/attention_gemm.h"
 #include "backend/cpu/attention_tile.h"
 
@@ -129,7 +130,8 @@ namespace {
 using cpu::attention_candidate;
 using cpu::Isa;
 const Candidate<AttentionArgs> kCandidates[] = {
-    attention_candidate<Isa::kAmx, AttentionArgs>("amx"),
+    {"amx", cpu::attention_amx_decline, cpu::attention_amx, cpu::attention_amx_workspace},
+    attention_candidate<Isa::kAmx, AttentionArgs>("amx_rows"),
     attention_candidate<Isa::kAvx512Bf16, AttentionArgs>("avx512_bf16"),
     attention_candidate<Isa::kAvx512, AttentionArgs>("avx512"),
     attention_candidate<Isa::kAvx2, AttentionArgs>("avx2"),

@@ -3,12 +3,16 @@
 #include "backend/cpu/attention_gemm.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <utility>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/attention_amx.h"
+#include "backend/cpu/attention_lanes.h"
 #include "backend/cpu/candidate_testing.h"
 #include "backend/cpu/gemm/amx_emulated.h"
+#include "backend/cpu/gemm/amx_tiles.h"
 #include "backend/cpu/gemm/kernels.h"
 
 namespace pmetal::cpu {
@@ -50,15 +54,15 @@ Tensor borders(const std::vector<int32_t>& lengths) {
   return ids_of(cu);
 }
 
-Problem draw(PhiloxStream& rng, DType dtype) {
+Problem draw(PhiloxStream& rng, DType dtype, std::array<int64_t, 5> sizes = {3, 16, 24, 64, 80}) {
   const auto below = [&](uint64_t n) { return static_cast<int64_t>(rng.below(n)); };
   std::vector<int32_t> queries, keys;
   for (int64_t s = 1 + below(3); s > 0; --s) {
     queries.push_back(static_cast<int32_t>(below(5) == 0 ? 0 : 1 + below(200)));
     keys.push_back(queries.back() + static_cast<int32_t>(below(2) ? below(100) : 0));
   }
-  const int64_t sizes[] = {3, 16, 24, 64, 80};
-  const int64_t kv_heads = 1 + below(2), group = 1 + below(3), d_k = sizes[below(5)], d_v = sizes[below(5)];
+  const int64_t kv_heads = 1 + below(2), group = 1 + below(3), d_k = sizes[static_cast<size_t>(below(5))],
+                d_v = sizes[static_cast<size_t>(below(5))];
   Problem p;
   p.cu_q = borders(queries), p.cu_k = borders(keys), p.kv_len = ids_of(keys);
   const int64_t m = p.cu_q.data<int32_t>()[queries.size()], n = p.cu_k.data<int32_t>()[keys.size()];
@@ -145,6 +149,96 @@ TEST(Attention_gemm, Bits_do_not_depend_on_cutting_or_threads) {
         args.q = rest.view(), args.out = to.view(), args.cu_q = cu.view();
         with_workspace(one, args, attention_with_workspace, attention_with, level);
         EXPECT_TRUE(same_bits(converted(to, dtype), converted(out.narrowed(0, first, n - first), dtype))) << first;
+      }
+    }
+}
+
+// Queries as lanes, on the tiles of this machine or on emulated ones
+void run_lanes(Context& ctx, const AttentionArgs& args, bool emulated) {
+  KernelContext kernel{&ctx.threads(), nullptr, 0, nullptr, 0};
+  const GemmKernels& packing = kernels_for(Isa::kAvx512);
+  const auto run = [&](const auto& lanes) {
+    kernel.workspace_bytes = lanes.worker_bytes() * ctx.threads().size();
+    const Buffer workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+    kernel.workspace = workspace.data();
+    lanes.run(kernel);
+  };
+  if (emulated)
+    run(AttentionLanes<EmulatedTiles>(packing, args));
+  else
+    run(AttentionLanes<HardwareTiles>(packing, args));
+}
+std::vector<bool> lane_kinds() {
+  if (isa() == Isa::kAmx) return {false, true};
+  return isa() >= Isa::kAvx512Bf16 ? std::vector<bool>{true} : std::vector<bool>{};
+}
+
+TEST(Attention_lanes, Equals_the_plain_kernel) {
+  Context ctx = make_context(2);
+  for (int seed = 0; seed < 24; ++seed) {
+    SCOPED_TRACE(seed);
+    PhiloxStream rng(static_cast<uint64_t>(seed), RngPurpose::kInit);
+    Problem p = draw(rng, DType::kBF16, {32, 64, 96, 128, 160});
+    const Tensor sinks = random_tensor(rng, {p.q.dim(1)});
+    if (seed % 3 == 0) p.forward.sinks = sinks.view();
+    run_candidate(ctx, ops::attention_cpu.candidates.back(), p.forward);
+    const Tensor out = converted(p.out, DType::kBF16), lse = converted(p.lse, DType::kF32);
+    for (bool emulated : lane_kinds()) {
+      ops::fill(ctx, p.out, 7);
+      run_lanes(ctx, p.forward, emulated);
+      EXPECT_LT(worst(p.out, out), 1e-2) << emulated;
+      EXPECT_LT(worst(p.lse, lse), 1e-4) << emulated;
+    }
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(Attention_lanes, Values_that_are_not_seen_reach_nobody) {
+  Context ctx = make_context(1);
+  PhiloxStream rng(7, RngPurpose::kInit);
+  const int64_t n = 70, d = 32;
+  for (bool emulated : lane_kinds()) {
+    const Tensor q = random_tensor(rng, {n, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
+    const Tensor v = random_tensor(rng, {n, 1, d}, DType::kBF16), out = converted(q, DType::kBF16);
+    const Tensor clean = converted(q, DType::kBF16), all = ids_of({0, n}), length = ids_of({n});
+    AttentionArgs args;
+    args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = clean.view();
+    args.cu_q = args.cu_k = all.view(), args.kv_len = length.view();
+    args.scale = 0.2f;
+    run_lanes(ctx, args, emulated);
+    for (int64_t i = 0; i < d; ++i) v.data<uint16_t>()[40 * d + i] = i % 2 ? 0x7fc0 : 0x7f80;  // NaN, infinity
+    args.out = out.view();
+    run_lanes(ctx, args, emulated);
+    EXPECT_TRUE(
+        same_bits(converted(out.narrowed(0, 0, 40), DType::kBF16), converted(clean.narrowed(0, 0, 40), DType::kBF16)));
+    for (const double x : values_of(converted(out.narrowed(0, 40, n - 40), DType::kBF16)))
+      EXPECT_FALSE(std::isfinite(x));
+  }
+}
+
+TEST(Attention_lanes, Bits_do_not_depend_on_cutting_or_threads) {
+  Context two = make_context(2), one = make_context(1);
+  PhiloxStream rng(5, RngPurpose::kInit);
+  for (bool emulated : lane_kinds())
+    for (const int64_t heads : {2, 6}) {
+      const int64_t n = 300, d = 64;
+      const Tensor q = random_tensor(rng, {n, heads, d}, DType::kBF16), k = random_tensor(rng, {n, 2, d}, DType::kBF16);
+      const Tensor v = random_tensor(rng, {n, 2, d}, DType::kBF16), out = converted(q, DType::kBF16);
+      const Tensor part = converted(q, DType::kBF16);
+      const Tensor all = ids_of({0, static_cast<int32_t>(n)}), length = ids_of({static_cast<int32_t>(n)});
+      AttentionArgs args;
+      args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = out.view();
+      args.cu_q = args.cu_k = all.view(), args.kv_len = length.view();
+      args.scale = 0.2f;
+      args.mask.window = heads == 6 ? 77 : 0;
+      run_lanes(two, args, emulated);
+      for (int64_t first : {0, 63, 100, 241, 299}) {
+        const Tensor rest = q.narrowed(0, first, n - first), to = part.narrowed(0, first, n - first);
+        const Tensor cu = ids_of({0, static_cast<int32_t>(n - first)});
+        args.q = rest.view(), args.out = to.view(), args.cu_q = cu.view();
+        run_lanes(one, args, emulated);
+        EXPECT_TRUE(same_bits(converted(to, DType::kBF16), converted(out.narrowed(0, first, n - first), DType::kBF16)))
+            << first;
       }
     }
 }

@@ -1,0 +1,12 @@
+// attention on AMX tiles with queries as lanes (attention_lanes.h).
+#pragma once
+
+#include "ops/attention.h"
+
+namespace pmetal::cpu {
+
+const char* attention_amx_decline(const ops::AttentionArgs& args, const KernelContext& kernel);
+void attention_amx(const ops::AttentionArgs& args, const KernelContext& kernel);
+int64_t attention_amx_workspace(const ops::AttentionArgs& args, const KernelContext& kernel);
+
+}  // namespace pmetal::cpu

@@ -1,0 +1,442 @@
+// attention forward on AMX tiles with queries as lanes: everything between the products works on sixteen queries side
+// by side, without sums across a vector. Over a layer of tile registers, so that it also runs on emulated ones.
+//   for each (sequence, key/value head, tile of (query, head) rows, the lanes):                      a task
+//     for each block of 64 keys that one of them sees:      Vᵀ as A tiles, once
+//       for each 32 lanes:
+//         Sᵀ [64, 32] = K Qᵀ      K is read where it lies: 16 rows of it are an A tile; Q lies packed as B tiles
+//         P = e^(s − max)         as bf16 with what rounding took from it as a second bf16 (see attention_gemm.cc)
+//         Oᵀ [d_v, 32] += Vᵀ Pᵀ   P's rows meet in pairs of keys: that is a B tile
+//   at the end Oᵀ / sum is turned into rows.
+// Each score is one chain over d_k, each output and sum one chain over the keys in order: bits of a row depend on the
+// row alone. Speed: bench/kernels/cpu_gemm.md.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "backend/cpu/attention_blocks.h"
+#include "backend/cpu/plain.h"
+#include "backend/cpu/simd.h"
+
+namespace pmetal::cpu {
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,avx2,f16c")
+
+template <class Tiles>
+class AttentionLanes {
+ public:
+  AttentionLanes(const GemmKernels& kernels, const ops::AttentionArgs& args)
+      : args_(args), types_(kernels, DType::kBF16) {}
+
+  static bool takes(const ops::AttentionArgs& args) {
+    return args.q.dtype == DType::kBF16 && args.q.dim(2) % 32 == 0 && args.out.dim(2) % 32 == 0;
+  }
+  int64_t worker_bytes() const { return carve(nullptr).bytes; }
+
+  void run(const KernelContext& kernel) const {
+    const int64_t per_worker = worker_bytes(), items = args_.kv_len.dim(0) * kv_heads_ * tiles_;
+    const auto one = [&](int64_t item, int worker) {
+      const AttentionSequence sequence = sequence_at(args_, item / tiles_ / kv_heads_);
+      const int64_t first = (tiles_ - 1 - item % tiles_) * tile_;  // the longest first
+      if (first >= sequence.rows) return;
+      Tiles tiles;
+      tiles.configure(16, 16);
+      Task{*this,
+           carve(static_cast<char*>(kernel.workspace) + worker * per_worker),
+           tiles,
+           sequence,
+           item / tiles_ % kv_heads_,
+           sequence.first_row + first,
+           std::min(tile_, sequence.rows - first)}();
+      tiles.release();
+    };
+    if (args_.q.dim(0) * group_ * kv_heads_ * std::max<int64_t>(args_.max_kv, 1) < 4096)
+      for (int64_t i = 0; i < items; ++i) one(i, 0);
+    else
+      for_items(kernel, items, one);
+  }
+
+ private:
+  static constexpr int64_t kTileRows = 256, kKeys = ops::kAttentionBlock, kLanes = 16, kBlock = 1024;
+  using F = __m512;
+
+  struct Scratch {
+    char *q, *p, *v, *stage, *rows, *seen_v;
+    float *s, *o, *spare, *max, *sum;
+    int32_t *begin, *end;  // of the keys that a lane sees
+    int64_t bytes;
+  };
+  Scratch carve(void* data) const {
+    Carver c(data);
+    const int64_t lanes = padded(std::min(tile_, most_query_rows(args_)) * group_, 2 * kLanes);
+    Scratch w;
+    w.q = c.take<char>(lanes * d_k_ * 2);
+    w.p = c.take<char>(4 * 2 * kBlock);
+    w.v = c.take<char>(kKeys * d_v_ * 2);
+    w.stage = c.take<char>(kKeys * std::max(d_k_, d_v_) * 2);
+    w.rows = c.take<char>(kKeys * d_v_ * 2);
+    w.seen_v = c.take<char>(kKeys * d_v_ * 2);
+    w.s = c.take<float>(kKeys * 2 * kLanes);
+    w.o = c.take<float>(lanes * d_v_);
+    w.spare = c.take<float>(2 * kLanes * d_v_);
+    w.max = c.take<float>(lanes);
+    w.sum = c.take<float>(lanes);
+    w.begin = c.take<int32_t>(lanes);
+    w.end = c.take<int32_t>(lanes);
+    w.bytes = c.used();
+    return w;
+  }
+
+  struct Task {
+    const AttentionLanes& a;
+    Scratch w;
+    Tiles& tiles;
+    AttentionSequence sequence;
+    int64_t kv_head, row, n;
+    bool is_pair = true;  // the 32 lanes at hand are more than 16
+
+    int64_t used() const { return n * a.group_; }
+
+    void operator()() {
+      const int64_t lanes = padded(used(), 2 * kLanes);
+      pack_queries();
+      std::fill_n(w.o, lanes * a.d_v_, 0.f);
+      std::fill_n(w.max, lanes, -std::numeric_limits<float>::infinity());
+      std::fill_n(w.sum, lanes, 0.f);
+      std::fill_n(w.begin, lanes, 0);
+      std::fill_n(w.end, lanes, 0);
+      int64_t begin = sequence.keys, end = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        const KeyRange seen = visible(a.args_.mask, sequence.query_of(row + i), sequence.keys);
+        if (seen.begin >= seen.end) continue;
+        std::fill_n(w.begin + i * a.group_, a.group_, static_cast<int32_t>(seen.begin));
+        std::fill_n(w.end + i * a.group_, a.group_, static_cast<int32_t>(seen.end));
+        begin = std::min(begin, seen.begin);
+        end = std::max(end, seen.end);
+      }
+      for (int64_t b = begin / kKeys; b * kKeys < end; ++b) block(b);
+      finish();
+    }
+
+    const char* row_of(const View& v, int64_t lane) const {
+      return static_cast<const char*>(v.data) +
+             ((row + lane / a.group_) * v.stride(0) + (kv_head * a.group_ + lane % a.group_) * v.stride(1)) * 2;
+    }
+
+    // B tiles [16 pairs of d][16 lanes][2]
+    void pack_queries() {
+      alignas(64) char rows[kLanes * 64];
+      for (int64_t lane = 0; lane < padded(used(), 2 * kLanes); lane += kLanes)
+        for (int64_t d = 0; d < a.d_k_; d += 32) {
+          for (int64_t i = 0; i < kLanes; ++i)
+            if (lane + i < used())
+              std::memcpy(rows + i * 64, row_of(a.args_.q, lane + i) + d * 2, 64);
+            else
+              std::memset(rows + i * 64, 0, 64);
+          a.types_.kernels.transpose16(rows, 64, w.q + lane * a.d_k_ * 2 + d / 32 * kBlock, 64);
+        }
+    }
+
+    // A tiles [16 d][32 keys]: those of keys 0 .. 31 and 32 .. 63 side by side
+    void pack_values(const char* rows, int64_t stride, char* to) {
+      alignas(64) char pairs[kBlock];
+      for (int64_t d = 0; d < a.d_v_; d += 16)
+        for (int64_t half = 0; half < 2; ++half) {
+          a.types_.kernels.interleave(rows + half * 32 * stride + d * 2, stride, pairs);
+          a.types_.kernels.transpose16(pairs, 64, to + (d / 16 * 2 + half) * kBlock, 64);
+        }
+    }
+
+    // how many of the lanes [first, first + 32) see something of the keys [base, base + keys), and whether all see all
+    struct Sight {
+      bool any = false, all = true;
+    };
+    Sight sight(int64_t first, int64_t base, int64_t keys) const {
+      Sight s;
+      for (int64_t i = first; i < std::min(first + 2 * kLanes, used()); ++i) {
+        s.any |= w.begin[i] < base + keys && w.end[i] > base;
+        s.all &= w.begin[i] <= base && w.end[i] >= base + kKeys;
+      }
+      return s;
+    }
+
+    void block(int64_t b) {
+      const int64_t base = b * kKeys, keys = std::min(kKeys, sequence.keys - base);
+      bool any = false, partial = false;
+      for (int64_t first = 0; first < used(); first += 2 * kLanes) {
+        const Sight s = sight(first, base, keys);
+        any |= s.any;
+        partial |= s.any && !s.all;
+      }
+      if (!any) return;
+      const bool few = used() <= 2 * kLanes;  // memory is what takes the time: as in decode
+      if (few && keys == kKeys) {
+        prefetch(a.args_.k, b, a.d_k_);
+        prefetch(a.args_.v, b, a.d_v_);
+      }
+      bool finite = true;
+      {
+        const BlockRows v(a.types_, a.args_.v, key_block(a.args_, a.args_.v, sequence.index, kv_head, b), keys, a.d_v_,
+                          w.stage);
+        pack_values(v.data, v.stride * 2, w.v);
+        if (partial) finite = is_finite(w.v, a.d_v_ * kKeys);
+      }
+      const BlockRows k(a.types_, a.args_.k, key_block(a.args_, a.args_.k, sequence.index, kv_head, b), keys, a.d_k_,
+                        w.stage);
+      for (int64_t first = 0; first < used(); first += 2 * kLanes) {
+        const Sight s = sight(first, base, keys);
+        if (!s.any) continue;
+        is_pair = first + kLanes < used();
+        scores(k.data, k.stride * 2, w.q + first * a.d_k_ * 2);
+        for (int64_t c = 0; c < (is_pair ? 2 : 1); ++c)
+          s.all ? softmax<false>(first, c, static_cast<int32_t>(base))
+                : softmax<true>(first, c, static_cast<int32_t>(base));
+        if (s.all || finite)
+          add_values(w.v, w.o + first * a.d_v_);
+        else
+          add_seen_values(first, base, keys, b);
+      }
+    }
+
+    // the rows of a block
+    void prefetch(const View& v, int64_t b, int64_t d) const {
+      const KeyBlock at = key_block(a.args_, v, sequence.index, kv_head, b);
+      const char* rows = static_cast<const char*>(v.data) + at.offset * 2;
+      for (int64_t j = 0; j < kKeys; ++j)
+        for (int64_t i = 0; i < d * 2; i += 64) _mm_prefetch(rows + j * at.stride * 2 + i, _MM_HINT_T0);
+    }
+
+    void scores(const char* k, int64_t stride, const char* q) {
+      for (int64_t key = 0; key < kKeys; key += 32) {
+        zero();
+        const char *k0 = k + key * stride, *k1 = k0 + 16 * stride;
+        for (int64_t d = 0; d < a.d_k_; d += 32) {
+          tiles.template load<6>(q + d / 32 * kBlock, 64);
+          tiles.template load<4>(k0 + d * 2, stride);
+          multiply(q + (a.d_k_ + d) / 32 * kBlock, k1 + d * 2, stride);
+        }
+        store(w.s + key * 2 * kLanes);
+      }
+    }
+
+    // C += A B with the first tiles of both loaded; the second column of lanes where there is one
+    void multiply(const char* b1, const char* a1, int64_t a1_stride) {
+      tiles.template dot<0, 4, 6>();
+      if (is_pair) {
+        tiles.template load<7>(b1, 64);
+        tiles.template dot<1, 4, 7>();
+      }
+      tiles.template load<5>(a1, a1_stride);
+      tiles.template dot<2, 5, 6>();
+      if (is_pair) tiles.template dot<3, 5, 7>();
+    }
+    void zero() {
+      tiles.template zero<0>();
+      tiles.template zero<1>();
+      tiles.template zero<2>();
+      tiles.template zero<3>();
+    }
+    // C as 32 rows of 32 lanes
+    void store(float* to) {
+      char* c = reinterpret_cast<char*>(to);
+      tiles.template store<0>(c, 128);
+      tiles.template store<2>(c + 16 * 128, 128);
+      if (!is_pair) return;
+      tiles.template store<1>(c + 64, 128);
+      tiles.template store<3>(c + 16 * 128 + 64, 128);
+    }
+    void load(const float* from) {
+      const char* c = reinterpret_cast<const char*>(from);
+      tiles.template load<0>(c, 128);
+      tiles.template load<2>(c + 16 * 128, 128);
+      if (!is_pair) return;
+      tiles.template load<1>(c + 64, 128);
+      tiles.template load<3>(c + 16 * 128 + 64, 128);
+    }
+
+    // e^x for x <= 0 or so: Avx512::exp without what guards large x; 0 where x is below -104, NaN stays
+    static inline __attribute__((always_inline)) F exp_below(F x) {
+      const F v = _mm512_max_ps(_mm512_set1_ps(-104.f), x);
+      const F k = _mm512_roundscale_ps(v * _mm512_set1_ps(1.44269504088896341f), 8);
+      const F r = Avx512::fma(k, Avx512::all(2.12194440e-4f), Avx512::fma(k, Avx512::all(-0.693359375f), v));
+      F p = Avx512::all(1.9875691500e-4f);
+      p = Avx512::fma(p, r, Avx512::all(1.3981999507e-3f));
+      p = Avx512::fma(p, r, Avx512::all(8.3334519073e-3f));
+      p = Avx512::fma(p, r, Avx512::all(4.1665795894e-2f));
+      p = Avx512::fma(p, r, Avx512::all(1.6666665459e-1f));
+      p = Avx512::fma(p, r, Avx512::all(5.0000001201e-1f));
+      p = Avx512::fma(p, r * r, r) + Avx512::all(1.f);
+      return _mm512_scalef_ps(p, k);
+    }
+
+    // keys 2p and 2p + 1 of sixteen lanes as a line of a B tile, and what rounding took from them
+    static inline __attribute__((always_inline)) void put_pair(F even, F odd, char* to, char* rest) {
+      const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+      const auto pairs = [&](F low, F high) {
+        return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+      };
+      const __m512i p = pairs(even, odd);
+      const F low = _mm512_castsi512_ps(_mm512_slli_epi32(p, 16));
+      const F high = _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+      _mm512_store_si512(to, p);
+      _mm512_store_si512(rest, pairs(even - low, odd - high));
+    }
+
+    // column c of the lanes from `first` on: its sixteen lanes of s become p
+    template <bool kMasked>
+    void softmax(int64_t first, int64_t c, int32_t base) {
+      const float none = -std::numeric_limits<float>::infinity();
+      const int64_t lane = first + c * kLanes;
+      float* s = w.s + c * kLanes;
+      constexpr int64_t kRow = 2 * kLanes;
+      const float cap = a.args_.softcap;
+      const F scale = Avx512::all(a.args_.scale), nothing = Avx512::all(none);
+      const __m512i begin = _mm512_load_si512(w.begin + lane), end = _mm512_load_si512(w.end + lane);
+      const auto seen = [&](int32_t key) {
+        const __m512i at = _mm512_set1_epi32(base + key);
+        return static_cast<__mmask16>(_mm512_cmple_epi32_mask(begin, at) & _mm512_cmpgt_epi32_mask(end, at));
+      };
+      const F before = _mm512_load_ps(w.max + lane);
+      F max = before, other = before;
+      if (cap > 0)
+        for (int64_t j = 0; j < kKeys; ++j) {  // with the cap s becomes what the exponential takes
+          const F x = _mm512_load_ps(s + j * kRow) * scale, t = x * Avx512::all(1 / cap);
+          const F e = Avx512::exp(Avx512::all(2) * t);
+          _mm512_store_ps(s + j * kRow, Avx512::all(cap) * (Avx512::all(1) - Avx512::all(2) / (e + Avx512::all(1))));
+        }
+      const F factor_of_s = cap > 0 ? Avx512::all(1) : scale;
+      for (int64_t j = 0; j < kKeys; j += 2) {
+        F x = _mm512_load_ps(s + j * kRow) * factor_of_s, y = _mm512_load_ps(s + (j + 1) * kRow) * factor_of_s;
+        if constexpr (kMasked) {
+          x = _mm512_mask_mov_ps(nothing, seen(static_cast<int32_t>(j)), x);
+          y = _mm512_mask_mov_ps(nothing, seen(static_cast<int32_t>(j + 1)), y);
+        }
+        max = _mm512_max_ps(x, max);  // passes over NaN: its own e^s is NaN
+        other = _mm512_max_ps(y, other);
+      }
+      max = _mm512_max_ps(max, other);
+      const F shift = _mm512_mask_mov_ps(max, _mm512_cmp_ps_mask(max, nothing, _CMP_EQ_OQ), _mm512_setzero_ps());
+      const __mmask16 moved = _mm512_cmp_ps_mask(max, before, _CMP_NEQ_UQ);
+      F even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+      for (int64_t j = 0; j < kKeys; j += 2) {
+        F x = exp_below(_mm512_fmsub_ps(_mm512_load_ps(s + j * kRow), factor_of_s, shift));
+        F y = exp_below(_mm512_fmsub_ps(_mm512_load_ps(s + (j + 1) * kRow), factor_of_s, shift));
+        if constexpr (kMasked) {
+          x = _mm512_maskz_mov_ps(seen(static_cast<int32_t>(j)), x);
+          y = _mm512_maskz_mov_ps(seen(static_cast<int32_t>(j + 1)), y);
+        }
+        even += x;
+        odd += y;
+        char* to = w.p + c * kBlock + j / 32 * 2 * kBlock + j % 32 / 2 * 64;
+        put_pair(x, y, to, to + 4 * kBlock);
+      }
+      F sum = _mm512_load_ps(w.sum + lane);
+      if (moved) {
+        const F factor = _mm512_mask_mov_ps(Avx512::all(1), moved, exp_below(before - shift));
+        sum = sum * factor;
+        float* o = w.o + first * a.d_v_ + c * kLanes;
+        for (int64_t d = 0; d < a.d_v_; ++d) {  // tiles take subnormals for zero: so that it does not matter when
+          const F v = _mm512_load_ps(o + d * kRow) * factor;
+          const __mmask16 normal = _mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(0x1p-126f), _CMP_NLT_UQ);
+          _mm512_store_ps(o + d * kRow, _mm512_maskz_mov_ps(normal, v));
+        }
+        _mm512_store_ps(w.max + lane, max);
+      }
+      _mm512_store_ps(w.sum + lane, sum + (even + odd));
+    }
+
+    // o [d_v, 32 lanes] += Vᵀ Pᵀ, first the rounded p, then the rests
+    void add_values(const char* v, float* o) {
+      for (int64_t d = 0; d < a.d_v_; d += 32, o += 32 * 2 * kLanes, v += 4 * kBlock) {
+        load(o);
+        const char* p = w.p;
+        for (int64_t part = 0; part < 2; ++part)
+          for (int64_t half = 0; half < 2; ++half, p += 2 * kBlock) {
+            tiles.template load<6>(p, 64);
+            tiles.template load<4>(v + half * kBlock, 64);
+            multiply(p + kBlock, v + (2 + half) * kBlock, 64);
+          }
+        store(o);
+      }
+    }
+
+    // 0 · NaN: what a row does not see must not reach it. Lane by lane, with the other values cleared.
+    void add_seen_values(int64_t first, int64_t base, int64_t keys, int64_t b) {
+      float* o = w.o + first * a.d_v_;
+      const KeyBlock at = key_block(a.args_, a.args_.v, sequence.index, kv_head, b);
+      const int64_t stride = a.d_v_ * 2;
+      for (int64_t i = first; i < std::min(first + 2 * kLanes, used()); ++i) {
+        std::memset(w.rows, 0, static_cast<size_t>(kKeys * stride));
+        for (int64_t j = std::max<int64_t>(w.begin[i] - base, 0); j < std::min<int64_t>(w.end[i] - base, keys); ++j)
+          std::memcpy(w.rows + j * stride, static_cast<const char*>(a.args_.v.data) + (at.offset + j * at.stride) * 2,
+                      static_cast<size_t>(stride));
+        pack_values(w.rows, stride, w.seen_v);
+        std::copy_n(o, 2 * kLanes * a.d_v_, w.spare);
+        add_values(w.seen_v, w.spare);
+        for (int64_t d = 0; d < a.d_v_; ++d) o[d * 2 * kLanes + i - first] = w.spare[d * 2 * kLanes + i - first];
+      }
+    }
+
+    static bool is_finite(const char* values, int64_t count) {
+      const __m512i exponent = _mm512_set1_epi16(0x7f80);
+      __mmask32 bad = 0;
+      for (int64_t i = 0; i < count; i += 32)
+        bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_load_si512(values + i * 2), exponent), exponent);
+      return bad == 0;
+    }
+
+    void finish() {
+      alignas(64) float factor[kLanes], rows[kLanes * kLanes * 2];
+      for (int64_t lane = 0; lane < used(); lane += kLanes) {
+        const int64_t here = std::min(kLanes, used() - lane);
+        for (int64_t i = 0; i < kLanes; ++i) factor[i] = i < here ? finish_sums(lane + i) : 0;
+        float* o = w.o + lane / (2 * kLanes) * 2 * kLanes * a.d_v_ + lane % (2 * kLanes);
+        const F f = _mm512_load_ps(factor);
+        for (int64_t d = 0; d < a.d_v_; d += 32) {
+          for (int64_t i = 0; i < 32; ++i) {
+            float* at = o + (d + i) * 2 * kLanes;
+            _mm512_store_ps(at, _mm512_load_ps(at) * f);
+          }
+          for (int64_t half = 0; half < 2; ++half)
+            a.types_.kernels.transpose16(o + (d + half * 16) * 2 * kLanes, 128, rows + half * 16, 128);
+          for (int64_t i = 0; i < here; ++i) {
+            auto* to = reinterpret_cast<BF16*>(const_cast<char*>(row_of(a.args_.out, lane + i))) + d;
+            Avx512::store(to, _mm512_load_ps(rows + i * 32));
+            Avx512::store(to + 16, _mm512_load_ps(rows + i * 32 + 16));
+          }
+        }
+      }
+    }
+
+    // writes the row's lse and returns what its sums are multiplied with
+    float finish_sums(int64_t lane) const {
+      const int64_t r = row + lane / a.group_, head = kv_head * a.group_ + lane % a.group_;
+      float max = w.max[lane], sum = w.sum[lane], factor = 1;
+      if (a.args_.sinks) {
+        float sink;
+        cpu::load(a.args_.sinks, head * a.args_.sinks.stride(0), 1, 1, &sink);
+        const float top = std::max(max, sink);
+        factor = exp_of(max - top);
+        sum = sum * factor + exp_of(sink - top);
+        max = top;
+      }
+      if (a.args_.lse)
+        a.args_.lse.template as<float>()[r * a.args_.lse.stride(0) + head * a.args_.lse.stride(1)] =
+            sum == 0 ? -std::numeric_limits<float>::infinity() : max + std::log(sum);
+      return sum == 0 ? 0 : factor / sum;
+    }
+  };
+
+  const ops::AttentionArgs& args_;
+  AttentionTypes types_;
+  int64_t d_k_ = args_.q.dim(2), d_v_ = args_.out.dim(2), kv_heads_ = args_.k.dim(1);
+  int64_t group_ = args_.q.dim(1) / kv_heads_;
+  int64_t tile_ = std::max<int64_t>(1, kTileRows / group_);  // queries
+  int64_t tiles_ = (most_query_rows(args_) + tile_ - 1) / tile_;
+};
+
+#pragma GCC pop_options
+
+}  // namespace pmetal::cpu
