@@ -58,6 +58,26 @@ void LoraModule::update_norms(Context& ctx, const nn::Linear& linear) {
   norms_stale = false;
 }
 
+bool LoraModule::drops_rows(const Context& ctx, const nn::Batch& batch) const {
+  return dropout > 0 && ctx.tape() != nullptr && batch.row_ids.defined();
+}
+
+Tensor LoraModule::dropped(Context& ctx, const nn::Batch& batch, int64_t first_row, const Tensor& x) const {
+  if (!drops_rows(ctx, batch)) return x;
+  ops::DropoutKey key = batch.dropout;
+  key.module = number;
+  return ops::dropout(ctx, x, dropout, key, batch.row_ids.narrowed(0, first_row, x.dim(0)));
+}
+
+Tensor LoraModule::apply_fused(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
+                               const Tensor& x) {
+  if (!has_lora() || whole.defined() || magnitude.defined() || !linear.weight.defined() || !a.requires_grad() ||
+      !b.requires_grad() || !ops::has_linear_lora(ctx, x, linear.weight, linear.bias, a))
+    return {};
+  const Tensor xd = dropped(ctx, batch, first_row, x);
+  return with_biases(ctx, linear, ops::linear_lora(ctx, x, linear.weight, linear.bias, xd, a, b, scale));
+}
+
 Tensor LoraModule::apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
                          const Tensor& x, const Tensor& base) {
   Tensor y = base;
@@ -65,13 +85,8 @@ Tensor LoraModule::apply(Context& ctx, const nn::Batch& batch, int64_t first_row
     const Tensor own_bias = bias.defined() ? bias : linear.bias;
     return ops::linear_dense(ctx, x, whole, own_bias, base.dtype());
   }
-  const bool drops = dropout > 0 && ctx.tape() != nullptr && batch.row_ids.defined();
-  Tensor xd = x;
-  if (drops && has_lora()) {
-    ops::DropoutKey key = batch.dropout;
-    key.module = number;
-    xd = ops::dropout(ctx, x, dropout, key, batch.row_ids.narrowed(0, first_row, x.dim(0)));
-  }
+  const Tensor xd = has_lora() ? dropped(ctx, batch, first_row, x) : x;
+  const bool drops = drops_rows(ctx, batch);
   if (magnitude.defined()) {
     if (norms_stale) update_norms(ctx, linear);
     const auto without_bias = [&](const Tensor& t) {
@@ -89,6 +104,10 @@ Tensor LoraModule::apply(Context& ctx, const nn::Batch& batch, int64_t first_row
   } else if (has_lora()) {
     y = ops::lora(ctx, xd, base, a, b, scale);
   }
+  return with_biases(ctx, linear, y);
+}
+
+Tensor LoraModule::with_biases(Context& ctx, const nn::Linear& linear, Tensor y) const {
   if (b_bias.defined()) {
     Tensor shift = ops::affine(ctx, b_bias, scale);
     if (magnitude.defined())

@@ -11,6 +11,10 @@ class LoraModule final : public nn::LinearAdapter {
  public:
   Tensor apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear, const Tensor& x,
                const Tensor& base) override;
+  // LoRA on a frozen weight, while the adapter trains: the same for any step, so that recomputed blocks, validation and
+  // rollouts have its bits
+  Tensor apply_fused(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
+                     const Tensor& x) override;
   Tensor replacement() const override { return bias.defined() ? Tensor() : whole; }
   // DoRA: row norms of W + scale · B A, a constant of the gradient
   void update_norms(Context& ctx, const nn::Linear& linear);
@@ -27,6 +31,12 @@ class LoraModule final : public nn::LinearAdapter {
   bool norms_stale = true;
 
  private:
+  bool drops_rows(const Context& ctx, const nn::Batch& batch) const;
+  // x as the low-rank product sees it: after dropout, where there is some
+  Tensor dropped(Context& ctx, const nn::Batch& batch, int64_t first_row, const Tensor& x) const;
+  // what is added to every row of `y`
+  Tensor with_biases(Context& ctx, const nn::Linear& linear, Tensor y) const;
+
   Tensor weight_norms_squared_;  // [out] f32, of the frozen weight
   Tensor inverse_norms_;         // [out] compute dtype
 };

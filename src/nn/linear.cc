@@ -31,24 +31,30 @@ std::vector<Run> adapter_runs(const Batch& batch, int64_t rows) {
   return runs;
 }
 
-Tensor with_adapters(Context& ctx, const Batch& batch, const Linear& linear, const Tensor& x, const Tensor& base) {
+// The base product of all rows is made once, when the first run asks for it.
+Tensor with_adapters(Context& ctx, const Batch& batch, const Linear& linear, const Tensor& x) {
   bool any = false;
   for (const auto& adapter : linear.adapters) any |= adapter != nullptr;
-  if (!any) return base;
+  if (!any) return linear.forward_base(ctx, x);
   const std::vector<Run> runs = adapter_runs(batch, x.dim(0));
-  if (runs.size() == 1) {
-    LinearAdapter* adapter = adapter_of(linear, runs[0].adapter);
-    return adapter ? adapter->apply(ctx, batch, 0, linear, x, base) : base;
-  }
+  const bool is_one = runs.size() == 1;
+  Tensor base;
   std::vector<Tensor> parts;
   for (const Run& run : runs) {
     const int64_t rows = run.end - run.begin;
-    Tensor part = ops::narrow(ctx, base, 0, run.begin, rows);
-    if (LinearAdapter* adapter = adapter_of(linear, run.adapter))
-      part = adapter->apply(ctx, batch, run.begin, linear, ops::narrow(ctx, x, 0, run.begin, rows), part);
-    parts.push_back(part);
+    LinearAdapter* adapter = adapter_of(linear, run.adapter);
+    const Tensor own = !adapter || is_one ? x : ops::narrow(ctx, x, 0, run.begin, rows);
+    if (adapter)
+      if (const Tensor part = adapter->apply_fused(ctx, batch, run.begin, linear, own)) {
+        parts.push_back(part);
+        continue;
+      }
+    if (!base) base = linear.forward_base(ctx, x);
+    const Tensor part = is_one ? base : ops::narrow(ctx, base, 0, run.begin, rows);
+    parts.push_back(adapter ? adapter->apply(ctx, batch, run.begin, linear, own, part) : part);
   }
-  return parts.empty() ? base : ops::concat_rows(ctx, parts);
+  if (parts.empty()) return linear.forward_base(ctx, x);
+  return is_one ? parts[0] : ops::concat_rows(ctx, parts);
 }
 
 }  // namespace
@@ -60,7 +66,7 @@ Tensor Linear::forward_base(Context& ctx, const Tensor& x) const {
 }
 
 Tensor Linear::forward(Context& ctx, const Batch& batch, const Tensor& x) const {
-  return with_adapters(ctx, batch, *this, x, forward_base(ctx, x));
+  return with_adapters(ctx, batch, *this, x);
 }
 
 namespace {

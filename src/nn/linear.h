@@ -24,6 +24,11 @@ class LinearAdapter {
   // and `first_row` say which rows of the step these are (dropout identity).
   virtual Tensor apply(Context& ctx, const Batch& batch, int64_t first_row, const Linear& linear, const Tensor& x,
                        const Tensor& base) = 0;
+  // Linear and adapter in one, from x alone, where that gives the better kernel; undefined where it does not: then
+  // apply() gets what the Linear gives. Which it is depends on the adapter and the shapes, not on the rows.
+  virtual Tensor apply_fused(Context&, const Batch&, int64_t /*first_row*/, const Linear&, const Tensor& /*x*/) {
+    return {};
+  }
   // a dense weight [out, in] used instead of the Linear's own, when that is all this adapter does
   virtual Tensor replacement() const { return {}; }
 };

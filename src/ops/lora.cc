@@ -31,7 +31,101 @@ void parameter_gradient(Context& ctx, GradSink& sink, int input, const Tensor& l
   sink.add(input, g);
 }
 
+LinearLowArgs low_args(const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& low_x,
+                       const Tensor& low_w, const Tensor& y, bool transposed, bool accumulate) {
+  LinearLowArgs args;
+  args.linear = {x.view(), &weight, bias ? bias.view() : View{}, y.view(), transposed, accumulate};
+  args.low_x = low_x.view(), args.low_w = low_w.view();
+  return args;
+}
+
+KernelContext kernel_context(Context& ctx) { return {&ctx.threads(), ctx.stream(), 0, nullptr, 0}; }
+
+const Candidate<LinearLowArgs>* takes_low(Context& ctx, const LinearLowArgs& args) {
+  const Device device = ctx.device().is_meta() ? ctx.planned().value_or(ctx.device()) : ctx.device();
+  if (device.is_meta() || device.is_cuda()) return nullptr;
+  for (const Candidate<LinearLowArgs>& c : linear_low_cpu.candidates)
+    if (!c.decline(args, kernel_context(ctx))) return &c;
+  return nullptr;
+}
+
+// y (+)= x · Wᵀ + low_x · low_wᵀ, or with `transposed` x · W + low_x · low_w; false where no kernel takes it
+bool run_low(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& low_x,
+             const Tensor& low_w, const Tensor& y, bool transposed, bool accumulate) {
+  const LinearLowArgs args = low_args(x, weight, bias, low_x, low_w, y, transposed, accumulate);
+  const Candidate<LinearLowArgs>* c = takes_low(ctx, args);
+  if (!c) return false;
+  KernelContext kernel = kernel_context(ctx);
+  if (!ctx.device().is_meta())
+    detail::run_candidate(ctx, linear_low_cpu, *c, args, kernel);
+  else if (const int64_t bytes = c->workspace(args, kernel); bytes > 0)
+    ctx.allocator().allocate(bytes);
+  return true;
+}
+
+// dx = dy · W + du · A, added to what has come to x so far where that is possible
+void input_gradient(Context& c, GradSink& sink, const Tensor& dy, const quant::Weight& weight, const Tensor& du,
+                    const Tensor& a) {
+  const Shape shape{dy.dim(0), weight.in};
+  const Tensor sum = sink.sum_so_far(0, shape, dy.dtype());
+  if (!sum.defined() && !sink.wants(0)) return;
+  const Tensor dx = sum.defined() ? sum : c.empty(shape, dy.dtype());
+  const bool done = run_low(c, dy, weight, {}, du, a, dx, true, sum.defined());
+  PMETAL_ASSERT(done, "[linear_lora] forward, but not backward");
+  if (!sum.defined()) sink.add(0, dx);
+}
+
 }  // namespace
+
+bool has_linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& a) {
+  if (bias.requires_grad()) return false;
+  const auto rows = [&](int64_t n, int64_t columns) {  // what will be made
+    return View{nullptr, x.dtype(), 2, {n, columns}, {columns, 1}};
+  };
+  LinearLowArgs args;
+  args.linear = {x.view(), &weight, bias ? bias.view() : View{}, rows(x.dim(0), weight.out), false, false};
+  args.low_x = rows(x.dim(0), a.dim(0)), args.low_w = rows(weight.out, a.dim(0));
+  args.low_w.dtype = a.dtype();
+  return takes_low(ctx, args) != nullptr;
+}
+
+Tensor linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& x_low,
+                   const Tensor& a, const Tensor& b, float scale) {
+  PMETAL_ASSERT(x.rank() == 2 && a.rank() == 2 && b.rank() == 2 && a.dim(1) == x.dim(1) && b.dim(1) == a.dim(0) &&
+                    b.dim(0) == weight.out && weight.in == x.dim(1) && x_low.shape() == x.shape(),
+                "x {}, A {}, B {}", x.shape().to_string(), a.shape().to_string(), b.shape().to_string());
+  if (!has_linear_lora(ctx, x, weight, bias, a)) return {};
+  Tensor y = ctx.empty({x.dim(0), weight.out}, x.dtype());
+  const Tensor u = ctx.empty({x.dim(0), a.dim(0)}, x.dtype());
+  multiply(ctx, x_low, false, a, true, u, scale, false);
+  run_low(ctx, x, weight, bias, u, b, y, false, false);
+  if (!ctx.records({&x, &x_low, &a, &b})) return y;
+  const bool is_same = x_low.variable() == x.variable();
+  const Tensor* inputs[] = {&x, &x_low, &a, &b};
+  Tensor* outputs[] = {&y};
+  ctx.tape()->record(
+      "linear_lora", inputs, outputs,
+      [weight, x_low = Saved(x_low), u, a = a.detached(), b = b.detached(), scale, is_same](
+          Context& c, std::span<const Tensor> g, GradSink& sink) {
+        const Tensor& dy = g[0];
+        const Tensor du = c.empty({dy.dim(0), a.dim(0)}, dy.dtype());
+        multiply(c, dy, false, b, false, du, scale, false);
+        parameter_gradient(c, sink, 3, dy, u, b.shape());
+        if (sink.wants(2)) parameter_gradient(c, sink, 2, du, x_low.get(c), a.shape());
+        if (is_same) return input_gradient(c, sink, dy, weight, du, a);
+        if (sink.wants(1)) {
+          const Tensor dx_low = c.empty({dy.dim(0), a.dim(1)}, dy.dtype());
+          multiply(c, du, false, a, false, dx_low, 1, false);
+          sink.add(1, dx_low);
+        }
+        if (sink.wants(0)) {
+          const Tensor dx = c.empty({dy.dim(0), weight.in}, dy.dtype());
+          dispatch(c, linear_cpu, linear_cuda, LinearArgs{dy.view(), &weight, {}, dx.view(), true, false});
+          sink.add(0, dx);
+        }
+      });
+  return y;
+}
 
 Tensor lora(Context& ctx, const Tensor& x, const Tensor& base, const Tensor& a, const Tensor& b, float scale) {
   PMETAL_ASSERT(x.rank() == 2 && a.rank() == 2 && b.rank() == 2 && a.dim(1) == x.dim(1) && b.dim(1) == a.dim(0) &&

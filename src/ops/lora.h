@@ -3,9 +3,27 @@
 // applied to the narrow products x Aᵀ and dy B, before they are rounded.
 #pragma once
 
+#include "ops/linear.h"
 #include "tensor/tape.h"
 
 namespace pmetal::ops {
+
+// `linear` with a product of small inner size that goes to the same sums before they are rounded: + low_x [M, r] ·
+// low_wᵀ, low_w [out, r], or when transposed · low_w, low_w [r, in].
+struct LinearLowArgs {
+  LinearArgs linear;
+  View low_x, low_w;
+};
+// Fused, on the CPU alone (AMX); where no candidate takes the arguments the caller runs the ops that it stands for.
+extern const KernelList<LinearLowArgs> linear_low_cpu;
+
+// What a Linear with a frozen weight and a low-rank update gives, as one op: x · Wᵀ + bias + scale · (x_low Aᵀ) Bᵀ.
+// x_low is x, or x after dropout. Neither y nor dx goes to memory twice. Undefined when no kernel of the device takes
+// it (GPUs, other formats and types): then linear and lora do the same with a rounding more. has_linear_lora() says so
+// beforehand.
+bool has_linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& a);
+Tensor linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& x_low,
+                   const Tensor& a, const Tensor& b, float scale);
 
 // x [rows, in], base [rows, out] (its bytes are overwritten: nothing may have saved them; a Linear's output never is).
 Tensor lora(Context& ctx, const Tensor& x, const Tensor& base, const Tensor& a, const Tensor& b, float scale);

@@ -8,6 +8,7 @@
 #include "backend/cpu/gemm/gemm.h"
 #include "backend/cpu/gemm/kernels.h"
 #include "backend/cpu/plain.h"
+#include "ops/lora.h"
 
 #pragma GCC target("avx2,fma,f16c")
 
@@ -98,6 +99,43 @@ int64_t linear_workspace(const LinearArgs& args, const KernelContext& kernel, co
   return args.transposed ? workspace_bytes(input_grad_of(args, kernels), n)
                          : workspace_bytes(forward_of(args, kernels), n);
 }
+
+// ---- linear with a second product -----------------------------------------------------------------------------------
+
+LowRank low_of(const ops::LinearLowArgs& args) { return {args.low_x.dim(1), in(args.low_x), in(args.low_w)}; }
+
+template <class Body>
+auto with_low(const ops::LinearLowArgs& args, Body&& body) {
+  if (args.linear.transposed) {
+    LinearInputGrad g = input_grad_of(args.linear, amx_kernels());
+    g.low = low_of(args);
+    return body(g);
+  }
+  LinearForward f = forward_of(args.linear, amx_kernels());
+  f.low = low_of(args);
+  return body(f);
+}
+
+const char* decline_low(const ops::LinearLowArgs& args, const KernelContext&) {
+  if (const char* why = decline_linear(args.linear, Isa::kAmx)) return why;
+  for (const View* v : {&args.linear.x, &args.linear.y, &args.low_x, &args.low_w})
+    if (v->dtype != DType::kBF16 || !has_dense_rows(*v)) return "takes bf16 in dense rows alone";
+  if (args.linear.weight->planes[0].dtype != DType::kBF16) return "takes bf16 weights alone";
+  if (args.low_x.dim(1) == 0 || args.linear.weight->in == 0 || args.linear.weight->out == 0) return "nothing to add";
+  return nullptr;
+}
+int64_t low_workspace(const ops::LinearLowArgs& args, const KernelContext& kernel) {
+  return with_low(args, [&](const auto& product) { return workspace_bytes(product, kernel.threads->size()); });
+}
+void run_low(const ops::LinearLowArgs& args, const KernelContext& kernel) {
+  with_low(args, [&](const auto& product) {
+    if constexpr (std::is_same_v<decltype(product), const LinearForward&>)
+      linear_forward(product, kernel.workspace, *kernel.threads);
+    else
+      linear_input_grad(product, kernel.workspace, *kernel.threads);
+  });
+}
+constexpr Candidate<ops::LinearLowArgs> kLowCandidates[] = {{"amx", decline_low, run_low, low_workspace}};
 
 // ---- matmul ---------------------------------------------------------------------------------------------------------
 
@@ -241,3 +279,7 @@ template struct GemmLevel<Isa::kAvx512>;
 template struct GemmLevel<Isa::kAvx2>;
 
 }  // namespace pmetal::cpu
+
+namespace pmetal::ops {
+const KernelList<LinearLowArgs> linear_low_cpu = {"linear_low", cpu::kLowCandidates};
+}  // namespace pmetal::ops

@@ -202,6 +202,22 @@ class AmxBlock {
       b0 += 1024;
       b1 += 1024;
     }
+    const char* low_a = s.low.a + row / 16 * s.low.a_tile_row_stride;
+    const char* low_b = s.low.b + j * s.low.b_stride;
+    for (int64_t d = 0; d < s.low.depth; d += 32, low_a += 1024, low_b += 1024) {
+      tiles.template load<6>(low_b, 64);
+      tiles.template load<4>(low_a, 64);
+      tiles.template dot<0, 4, 6>();
+      if constexpr (NT > 1) {
+        tiles.template load<7>(low_b + s.low.b_stride, 64);
+        tiles.template dot<1, 4, 7>();
+      }
+      if constexpr (MT > 1) {
+        tiles.template load<5>(low_a + s.low.a_tile_row_stride, 64);
+        tiles.template dot<2, 5, 6>();
+        if constexpr (NT > 1) tiles.template dot<3, 5, 7>();
+      }
+    }
     char *to0 = static_cast<char*>(to), *to1 = to0 + 16 * to_stride;
     tiles.template store<0>(to0, to_stride);
     if constexpr (NT > 1) tiles.template store<1>(to0 + 64, to_stride);

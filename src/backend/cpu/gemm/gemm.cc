@@ -44,6 +44,9 @@ struct Product {
   const void* bias = nullptr;
   DType bias_dtype = DType::kF32;
   ConstMatrix residual;
+  int64_t low_depth = 0;  // of the second product; 0: none
+  AOperand low_a;
+  BOperand low_b;
 };
 
 struct Plan {
@@ -58,8 +61,10 @@ struct Plan {
   APacked a_packed;
   int64_t row_piece = 0, depth_piece = 0;  // of packed A
   int64_t block_rows = 0, super_blocks = 0, panel_blocks = 0, chunk = 0;
-  int64_t a_bytes = 0, b_bytes = 0, c_bytes = 0, bias_bytes = 0;  // workspace: a shared, the others per worker
-  int64_t worker_bytes() const { return b_bytes + c_bytes + bias_bytes; }
+  APacked low_a;  // of the second product, all rows
+  // workspace: a and low_a shared, the others per worker
+  int64_t a_bytes = 0, low_a_bytes = 0, b_bytes = 0, c_bytes = 0, bias_bytes = 0, low_b_bytes = 0;
+  int64_t worker_bytes() const { return b_bytes + c_bytes + bias_bytes + low_b_bytes; }
 };
 
 Plan make_plan(const Product& p, int n_threads) {
@@ -118,13 +123,19 @@ Plan make_plan(const Product& p, int n_threads) {
   if (plan.packs_b) plan.b_bytes = round_up(plan.panel_blocks, 2) * b_block_bytes(p.b.dtype, plan.chunk);
   plan.c_bytes = round_up(plan.block_rows, 16) * plan.super_blocks * 64;
   if (p.bias) plan.bias_bytes = plan.super_blocks * 64;
+  if (p.low_depth > 0) {
+    plan.low_a = {DType::kBF16, true, round_up(p.low_depth, 32)};
+    plan.low_a_bytes = divide_up(p.rows, 16) * plan.low_a.group_bytes();
+    plan.low_b_bytes = round_up(plan.few ? plan.super_blocks : plan.panel_blocks, 2) *
+                       b_block_bytes(DType::kBF16, plan.low_a.depth_padded);
+  }
   return plan;
 }
 
 int64_t plan_bytes(const Product& p, int n_threads) {
   if (p.rows == 0 || p.cols == 0) return 0;
   const Plan plan = make_plan(p, n_threads);
-  return plan.a_bytes + plan.worker_bytes() * n_threads;
+  return plan.a_bytes + plan.low_a_bytes + plan.worker_bytes() * n_threads;
 }
 
 struct alignas(64) Range {
@@ -137,6 +148,10 @@ class Run {
       : p_(product), plan_(make_plan(product, pool.size())), workspace_(workspace), pool_(pool) {}
 
   void operator()() {
+    if (p_.low_depth > 0)
+      for (int64_t g = 0; g < divide_up(p_.rows, 16); ++g)
+        pack_a(*p_.kernels, p_.low_a, plan_.low_a, g * 16, std::min<int64_t>(16, p_.rows - g * 16), 0, p_.low_depth,
+               low_a() + g * plan_.low_a.group_bytes());
     for (int64_t d = 0; d == 0 || d < p_.depth; d += plan_.depth_piece) {
       const int64_t length = std::min(plan_.depth_piece, p_.depth - d);
       for (int64_t r = 0; r < p_.rows; r += plan_.row_piece)
@@ -146,6 +161,8 @@ class Run {
   }
 
  private:
+  char* low_a() const { return workspace_ + plan_.a_bytes; }
+
   void piece(int64_t row, int64_t n_rows, int64_t begin, int64_t length) {
     if (plan_.packs_a) {
       const auto pack = [&](int64_t first, int64_t last) {
@@ -189,7 +206,7 @@ class Run {
 
   // rows [r, r + n) of the piece that begins at `row`; super block of columns from `block` on
   void task(int worker, int64_t row, int64_t r, int64_t n, int64_t block, int64_t begin, int64_t length) {
-    char* scratch = workspace_ + plan_.a_bytes + worker * plan_.worker_bytes();
+    char* scratch = workspace_ + plan_.a_bytes + plan_.low_a_bytes + worker * plan_.worker_bytes();
     const int64_t n_blocks = std::min(plan_.super_blocks, divide_up(p_.cols, 16) - block);
     const int64_t columns = std::min(n_blocks * 16, p_.cols - block * 16);
     const bool in_place = p_.c.dtype == DType::kF32 && columns % 16 == 0 && !p_.bias && !p_.residual.data &&
@@ -213,6 +230,9 @@ class Run {
         const int64_t column = (block + j) * 16, width = std::min(s.n_blocks * 16, p_.cols - column);
         if (d == 0 && (length == 0 || (continues && !in_place))) begin_panel(s, row + r, column, width, continues);
         s.b_next = after(block, n_blocks, j + panel, s.n_blocks, begin, d, length);
+        s.low = {};
+        if (p_.low_depth > 0 && d + plan_.chunk >= length)
+          s.low = pack_low(row + r, block + j, s.n_blocks, scratch + plan_.worker_bytes() - plan_.low_b_bytes);
         FinishArgs last;
         s.last = nullptr;
         if (!in_place && plan_.finishes && length > 0 && d + plan_.chunk >= length) {
@@ -239,6 +259,13 @@ class Run {
         }
       }
     }
+  }
+
+  // the second product of a panel, its B packed to `to`
+  BlockArgs::Low pack_low(int64_t row, int64_t block, int64_t n_blocks, char* to) const {
+    pack_b(*p_.kernels, p_.low_b, block, n_blocks, 0, p_.low_depth, to);
+    return {plan_.low_a.depth_padded, low_a() + row / 16 * plan_.low_a.group_bytes(), to, plan_.low_a.group_bytes(),
+            b_block_bytes(DType::kBF16, p_.low_depth)};
   }
 
   // the sums so far, or zeros, into the panel's C
@@ -330,6 +357,17 @@ void check(const Product& p) {
   PMETAL_ASSERT(!p.accumulate || p.c.dtype == DType::kF32, "accumulation wants an f32 output, not {}",
                 name_of(p.c.dtype));
   PMETAL_ASSERT(!p.residual.data || is_product_type(p.residual.dtype), "residual {}", name_of(p.residual.dtype));
+  PMETAL_ASSERT(
+      p.low_depth == 0 || (p.kernels->finishes && p.depth > 0 && p.a.dtype == DType::kBF16 &&
+                           p.b.dtype == DType::kBF16 && p.low_a.dtype == DType::kBF16 && p.low_b.dtype == DType::kBF16),
+      "{} has no second product", p.kernels->name);
+}
+void set_low(Product& p, const LowRank& low, BSource source) {
+  if (low.rank == 0) return;
+  p.low_depth = low.rank;
+  p.low_a = {low.x.dtype, static_cast<const char*>(low.x.data), low.x.stride * size_of(low.x.dtype), false};
+  p.low_b = {source,   low.w.dtype, static_cast<const char*>(low.w.data), low.w.stride * size_of(low.w.dtype),
+             low.rank, p.cols};
 }
 
 const GemmKernels& chosen(const GemmKernels* kernels) { return kernels ? *kernels : kernels_for(isa()); }
@@ -349,6 +387,7 @@ Product product_of(const LinearForward& f) {
   p.accumulate = f.accumulate;
   p.bias = f.bias, p.bias_dtype = f.bias_dtype;
   p.residual = f.residual;
+  set_low(p, f.low, BSource::kRows);
   return p;
 }
 
@@ -366,6 +405,7 @@ Product product_of(const LinearInputGrad& g) {
   p.c = g.dx;
   p.accumulate = g.accumulate;
   p.residual = g.residual;
+  set_low(p, g.low, BSource::kColumns);
   return p;
 }
 

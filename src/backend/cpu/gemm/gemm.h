@@ -54,7 +54,15 @@ struct WeightMatrix {  // [N, K]
   int64_t stride = 0;  // row-major only
 };
 
-// y = (accumulate ? y : 0) + x · wᵀ, then + bias, then + residual, rounded once to y's type.
+// A second product of small inner size that goes to the same sums, after the first: x_low [m, rank] · w_lowᵀ, with
+// w_low [n, rank] row-major; in LinearInputGrad dy_low [m, rank] · w_low, with w_low [rank, k]. bf16 throughout, and
+// for kernels on tiles alone (GemmKernels::finishes).
+struct LowRank {
+  int64_t rank = 0;  // 0: none
+  ConstMatrix x, w;
+};
+
+// y = (accumulate ? y : 0) + x · wᵀ (+ low), then + bias, then + residual, rounded once to y's type.
 struct LinearForward {
   int64_t m = 0, n = 0, k = 0;
   ConstMatrix x;  // [m, k]
@@ -63,11 +71,12 @@ struct LinearForward {
   bool accumulate = false;     // f32 y only
   const void* bias = nullptr;  // [n]
   DType bias_dtype = DType::kF32;
-  ConstMatrix residual;  // [m, n], bf16 or f32, or data == nullptr; may be y itself (LoRA on top of a base product)
+  ConstMatrix residual;  // [m, n], bf16 or f32, or data == nullptr; may be y itself
+  LowRank low;
   const GemmKernels* kernels = nullptr;  // nullptr: the best of cpu::isa()
 };
 
-// dx = (accumulate ? dx : 0) + dy · w, then + residual
+// dx = (accumulate ? dx : 0) + dy · w (+ low), then + residual
 struct LinearInputGrad {
   int64_t m = 0, n = 0, k = 0;
   ConstMatrix dy;  // [m, n]
@@ -75,6 +84,7 @@ struct LinearInputGrad {
   Matrix dx;                // [m, k], bf16 or f32
   bool accumulate = false;  // f32 dx only
   ConstMatrix residual;     // [m, k] or data == nullptr; may be dx itself
+  LowRank low;
   const GemmKernels* kernels = nullptr;
 };
 

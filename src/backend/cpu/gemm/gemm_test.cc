@@ -271,6 +271,79 @@ TEST(Gemm, f64_products_are_exact_to_f64) {
     }
 }
 
+// LoRA's product in the sums of the base product: for kernels on tiles. Its bits, too, are the row's own.
+TEST(Gemm, a_second_product_goes_to_the_same_sums) {
+  ThreadPool pool(2), one(1);
+  PhiloxStream rng(11, RngPurpose::kSynthetic);
+  for (const Case& s : std::vector<Case>{{1, 16, 32}, {5, 50, 33}, {33, 100, 70}, {70, 33, 600}, {600, 40, 48}})
+    for (const int64_t rank : {1, 16, 40})
+      for (const bool backward : {false, true}) {
+        const DType t = DType::kBF16, yt = rank == 16 ? DType::kBF16 : DType::kF32;
+        const int64_t in = backward ? s.n : s.k, out = backward ? s.k : s.n;
+        const TestMatrix x(rng, s.m, in, t, 5), residual(rng, s.m, out, t, 2), low_x(rng, s.m, rank, t, 1);
+        const TestMatrix low_w(rng, backward ? rank : out, backward ? out : rank, t, 3), old(rng, s.m, out, yt, 1);
+        const TestWeight w(rng, s.n, s.k, t, pool);
+        for (const GemmKernels& level : levels()) {
+          if (!level.finishes) continue;
+          const auto run = [&](int64_t first, int64_t rows, TestMatrix& y, ThreadPool& threads) {
+            Matrix to = y.out();
+            to.data = static_cast<char*>(to.data) + first * y.stride * size_of(yt);
+            const LowRank low{rank, low_x.view(first), low_w.view()};
+            if (backward) {
+              LinearInputGrad g;
+              g.m = rows, g.n = s.n, g.k = s.k, g.dy = x.view(first), g.w = w.view(WeightLayout::kPacked), g.dx = to;
+              g.low = low, g.kernels = &level, g.residual = residual.view(first);
+              call(g, threads);
+            } else {
+              LinearForward f;
+              f.m = rows, f.n = s.n, f.k = s.k, f.x = x.view(first), f.w = w.view(WeightLayout::kPacked), f.y = to;
+              f.low = low, f.kernels = &level, f.residual = residual.view(first);
+              call(f, threads);
+            }
+          };
+          TestMatrix y = old, part = old;
+          run(0, s.m, y, pool);
+          ASSERT_TRUE(y.gap_is_untouched());
+          for (int64_t i = 0; i < s.m; ++i)
+            for (int64_t j = 0; j < out; ++j) {
+              double want = residual.at(i, j), magnitude = std::abs(want);
+              for (int64_t d = 0; d < in + rank; ++d) {
+                const double weight = d < in ? (backward ? w.dense.at(d, j) : w.dense.at(j, d))
+                                             : (backward ? low_w.at(d - in, j) : low_w.at(j, d - in));
+                const double term = (d < in ? x.at(i, d) : low_x.at(i, d - in)) * weight;
+                want += term;
+                magnitude += std::abs(term);
+              }
+              ASSERT_NEAR(y.read(i, j), want, tolerance(in + rank, magnitude, want, yt)) << level.name << " " << rank;
+            }
+          const int64_t first = s.m / 2;
+          run(first, s.m - first, part, one);
+          const auto bytes = [&](const TestMatrix& v) { return v.bytes.data() + first * v.stride * size_of(yt); };
+          ASSERT_EQ(std::memcmp(bytes(y), bytes(part), static_cast<size_t>((s.m - first) * y.stride * size_of(yt))), 0);
+        }
+      }
+}
+
+// Results that are stored past the caches, which wants aligned rows, have the bits of those that are not.
+TEST(Gemm, large_results_have_the_same_bits_wherever_they_lie) {
+  ThreadPool pool(2);
+  PhiloxStream rng(12, RngPurpose::kSynthetic);
+  const int64_t m = 1000, n = 320, k = 72;
+  const TestMatrix x(rng, m, k, DType::kBF16);
+  const TestWeight w(rng, n, k, DType::kBF16, pool);
+  for (const GemmKernels& level : levels()) {
+    if (std::string_view(level.name) == "amx_emulated") continue;
+    const Buffer aligned = allocate_host(m * n * 2), shifted = allocate_host(m * n * 2 + 2);
+    for (std::byte* to : {aligned.data(), shifted.data() + 2}) {
+      LinearForward f;
+      f.m = m, f.n = n, f.k = k, f.x = x.view(), f.w = w.view(WeightLayout::kPacked);
+      f.y = {to, DType::kBF16, n}, f.kernels = &level;
+      call(f, pool);
+    }
+    EXPECT_EQ(std::memcmp(aligned.data(), shifted.data() + 2, static_cast<size_t>(m * n * 2)), 0) << level.name;
+  }
+}
+
 // The promise of the header: a row's bits depend on nothing but the row, the weights and the level.
 TEST(Gemm, bits_of_a_row_do_not_depend_on_its_company) {
   std::vector<std::unique_ptr<ThreadPool>> pools;

@@ -34,6 +34,13 @@ struct BlockArgs {
   float* c = nullptr;
   int64_t c_stride = 0;
   bool from_zero = true;
+  // A second, short product that goes to the same sums afterwards (`finishes` kernels alone): A in tiles of 1 KiB, B in
+  // blocks; depth 0: none
+  struct Low {
+    int64_t depth = 0;  // a multiple of 32
+    const char *a = nullptr, *b = nullptr;
+    int64_t a_tile_row_stride = 0, b_stride = 0;
+  } low;
   // Kernels that can (`finishes`) hand the sums to `finish` while they lie in L1 and leave C as it is. The arguments
   // are those of the whole block; c is set by the kernel.
   const FinishArgs* last = nullptr;
