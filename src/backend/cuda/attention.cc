@@ -78,7 +78,9 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
 
 void run_sm90(const AttentionArgs& args, const KernelContext& kernel) {
   if (args.q.numel() == 0) return;
-  launch_attention_sm90(stream_of(kernel).handle(), common(args));
+  AttentionLaunch a = common(args);
+  a.multiprocessors = stream_of(kernel).multiprocessors();
+  launch_attention_sm90(stream_of(kernel).handle(), a);
   check_launch("attention (sm90)");
 }
 
@@ -115,6 +117,7 @@ void run_backward_sm90(const AttentionBackwardArgs& args, const KernelContext& k
   AttentionLaunch a = common(args.forward);
   a.dout = args.dout, a.dq = args.dq, a.dk = args.dk, a.dv = args.dv, a.dsinks = args.dsinks;
   a.delta = static_cast<float*>(kernel.workspace);
+  a.multiprocessors = stream_of(kernel).multiprocessors();
   const cudaStream_t stream = stream_of(kernel).handle();
   if (args.dsinks) launch_attention_delta(stream, a);
   launch_attention_backward_sm90(stream, a);

@@ -1,28 +1,26 @@
 // attention backward on wgmma (sm_90a; bf16, head sizes of 72 to 128), memory O(T), no atomics: same bits always. With
 // P = exp(S − lse), D = Σ out · dout:
 //   dV = Pᵀ dO,   dS = P · (dO Vᵀ − D) (· (1 − (s / cap)²)),   dQ = scale · dS K,   dK = scale · dSᵀ Q
-// Two kernels of two warpgroups, each computing S and dP again, seven products for the five of a version with atomics:
-//   keys     a block owns 128 keys, a warpgroup 64; it walks the packed query rows that see them, 64 at a time and all
-//            heads of the group. S is kept transposed, so P and dS in registers are the left operands of dV and dK.
-//   queries  a block owns 128 packed query rows, a warpgroup 64, q and dO in registers; it walks the keys, 64 at a
-//   time.
-// Tiles come by cp.async one step ahead; the last product of a step runs on while the next step's first ones are
-// issued. Reference: attention_plain.cu.
+// Two kernels, each computing S and dP again, seven products for the five of a version that adds up dQ in memory:
+//   keys     a warpgroup owns 64 keys and walks the packed query rows that see them, 64 at a time and all heads of the
+//            group. S is kept transposed, so P and dS in registers are the left operands of dV and dK.
+//   queries  a warpgroup owns 64 packed query rows, q and dO in registers, and walks the keys, 64 at a time.
+// In both, two warpgroups multiply, each at its own pace, and a third copies (attention_sm90.cuh); the last product of
+// a step runs on while the next step's first ones are issued. Reference: attention_plain.cu.
 #include "backend/cuda/attention_sm90.cuh"
 
 namespace pmetal::cuda {
 namespace {
 
 constexpr int kRows = 64;   // packed rows, or keys, of a step
-constexpr int kStages = 3;  // one being read, one whose last product may still run, one being filled
-constexpr int kBlockRows = 2 * kRows;
+constexpr int kStages = 4;  // of the steps' tiles
 
 template <int kD>
 constexpr int kTileBytes = kRows* kD * 2;
 
-// (lse · log2(e), Σ out · dout) of packed rows [kv_heads][q_rows · group], half a warp each
-__global__ void row_values_kernel(AttentionLaunch a, float2* values) {
-  const int64_t item = (blockIdx.x * int64_t{kBlockThreads} + threadIdx.x) / 16;
+// Row values of packed rows, [2][kv_heads][q_rows · group]: lse · log2(e), then Σ out · dout; half a warp each
+__global__ void row_values_kernel(AttentionLaunch a, float* values) {
+  const int64_t item = (blockIdx.x * int64_t{256} + threadIdx.x) / 16;
   const int lane = threadIdx.x % 16, q_heads = static_cast<int>(a.q.shape[1]);
   if (item >= a.q.shape[0] * q_heads) return;
   const int64_t row = item / q_heads;
@@ -39,8 +37,9 @@ __global__ void row_values_kernel(AttentionLaunch a, float2* values) {
   for (int lanes = 8; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   if (lane != 0) return;
   const float lse = a.lse.as<float>()[row * a.lse.strides[0] + q_head * a.lse.strides[1]];
-  values[(q_head / a.group * a.q.shape[0] + row) * a.group + q_head % a.group] =
-      float2{lse == -INFINITY ? INFINITY : lse * kLog2e, sum};
+  const int64_t at = (q_head / a.group * a.q.shape[0] + row) * a.group + q_head % a.group;
+  values[at] = lse == -INFINITY ? INFINITY : lse * kLog2e;
+  values[at + a.q.shape[0] * q_heads] = sum;
 }
 
 #if PMETAL_WGMMA
@@ -57,6 +56,12 @@ __device__ __forceinline__ float probability(const AttentionLaunch& a, float dot
   return exp2_fast(fmaf(dotted, scale2, -lse2));
 }
 
+__device__ __forceinline__ float2 load_pair(uint32_t at) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
+  return v;
+}
+
 // a row of sums to global memory, scaled and rounded; zeros where no product was started
 template <int kD>
 __device__ __forceinline__ void store_rows(const float (&c)[kD / 8][4], int half, bf16* to, int64_t columns,
@@ -68,89 +73,141 @@ __device__ __forceinline__ void store_rows(const float (&c)[kD / 8][4], int half
     if (at < columns) *reinterpret_cast<uint32_t*>(to + at) = both;
   }
 }
+
+// lse2 and delta of packed rows [first, first + kCount) to float[2][kCount], zeros from `n` on
+template <int kCount>
+__device__ __forceinline__ void load_row_values(const float* values, int64_t all, uint32_t to, int first, int n) {
+  static_assert(2 * kCount % kWarpgroup == 0);
+#pragma unroll
+  for (int i = threadIdx.x % kWarpgroup; i < 2 * kCount; i += kWarpgroup) {
+    const int p = first + i % kCount;
+    const int bytes = p < n ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + i * 4),
+                 "l"(values + (i < kCount ? 0 : all) + p), "r"(bytes)
+                 : "memory");
+  }
+}
 #endif
 
-template <int kD, bool kCapped>
-__global__ void __launch_bounds__(kBlockThreads, 1) keys_kernel(AttentionLaunch a, const float2* values, int tiles) {
-#if PMETAL_WGMMA
-  extern __shared__ unsigned char raw[];
-  constexpr int kTile = kTileBytes<kD>, kPanel = kRows * 128;
-  const uint32_t unaligned = shared_address(raw), tiles_at = (unaligned + 1023) & ~1023u;
-  const uint32_t steps_at = tiles_at + 4 * kTile, values_at = steps_at + kStages * 2 * kTile;
-  const float2* row_values = reinterpret_cast<const float2*>(raw + (values_at - unaligned));
-  int2* row_ranges = reinterpret_cast<int2*>(raw + (values_at - unaligned) + kStages * kRows * 8);
+// ---- keys ----
+struct KeyPiece {
+  int head, sequence, first_row, rows, keys, base, first, end;  // packed rows [first, end); rows < 0: the work is done
+};
+template <int kD, int kTiles, int kSteps>
+struct KeyLayout {
+  static constexpr int kTile = kTileBytes<kD>;
+  static constexpr int kStepTiles = kTiles * 4 * kTile, kValues = kStepTiles + kSteps * 2 * kTile,
+                       kPieces = kValues + kSteps * kRows * 8, kBarriers = kPieces + kTiles * 32,
+                       kAll = kBarriers + 16 * (kTiles + kSteps) + 1024;
+};
 
-  const Work work(blockIdx.x, tiles, static_cast<int>(a.k.shape[1]), a.sequences);
-  const Sequence seq(a, work.sequence);
-  const int head = work.head, base = work.tile * kBlockRows;
-  if (base >= seq.keys) return;
-  const GroupDivider divider(a.group);
-  const int warpgroup = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const int first_key = base + warpgroup * kRows;  // of this warpgroup
-
-  // packed rows that see a key of the block
-  int low = a.causal ? base : 0, high = seq.keys;
-  const int top = base + kBlockRows - 1;
+// Queries [begin, end) of a sequence, counted from its first row: those that see any of the keys [first, first + n),
+// n > 0, or those that see all of them.
+struct QuerySpan {
+  int begin, end;
+};
+__device__ __forceinline__ QuerySpan seeing(const AttentionLaunch& a, int rows, int keys, int first, int n, bool all) {
+  const int near = all ? first + n - 1 : first, far = all ? first : first + n - 1;  // as a causal query meets them
+  int begin = 0, end = all && first + n > keys ? 0 : 1 << 30;
+  if (a.causal) begin = near;
   if (a.window > 0) {
-    if (!a.causal) low = max(low, base - a.window + 1);
-    high = min(high, top + a.window);
+    if (!a.causal) begin = max(begin, near - a.window + 1);
+    end = min(end, far + a.window);
   }
   if (a.chunk > 0) {
-    low = max(low, base / a.chunk * a.chunk);
-    high = min(high, (top / a.chunk + 1) * a.chunk);
+    begin = max(begin, near / a.chunk * a.chunk);
+    end = min(end, (far / a.chunk + 1) * a.chunk);
   }
-  const int query0 = seq.query_of(0);
-  const int first = max(0, low - query0) * a.group / kRows * kRows;
-  const int end = min(seq.rows, max(0, high - query0)) * a.group;
+  const int query0 = keys - rows;  // of row 0
+  return {max(0, begin - query0), min(rows, end - query0)};
+}
 
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    load_key_rows<kD, kRows>(a, a.k, tiles_at + half * kTile, seq.index, head, base + half * kRows, seq.keys);
-    load_key_rows<kD, kRows>(a, a.v, tiles_at + (2 + half) * kTile, seq.index, head, base + half * kRows, seq.keys);
-  }
-  const float2* packed_values = values + (head * a.q.shape[0] + seq.first_row) * a.group;
-  const auto fetch = [&](int p0, int stage) {
-    const uint32_t q_tile = steps_at + stage * 2 * kTile;
-    load_packed_rows<kD, kRows>(a.q, q_tile, seq.first_row, head, divider, p0, end);
-    load_packed_rows<kD, kRows>(a.dout, q_tile + kTile, seq.first_row, head, divider, p0, end);
-    if (threadIdx.x < kRows) {
-      const int p = p0 + threadIdx.x;
-      const bool exists = p < end;
-      const int bytes = exists ? 8 : 0;
-      asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(values_at + (stage * kRows + threadIdx.x) * 8),
-                   "l"(packed_values + (exists ? p : 0)), "r"(bytes)
-                   : "memory");
-      const KeyRange seen = exists ? visible(a, seq.query_of(divider.query(p)), seq.keys) : KeyRange{0, 0};
-      row_ranges[stage * kRows + threadIdx.x] = int2{seen.begin, seen.end};
+#if PMETAL_WGMMA
+template <int kD, int kTiles, int kSteps>
+__device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const float* values, const WorkOrder& order,
+                                              uint32_t shared, unsigned char* pieces, Ring<kTiles> tiles,
+                                              Ring<kSteps> steps) {
+  using L = KeyLayout<kD, kTiles, kSteps>;
+  const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
+  const int64_t all = a.q.shape[0] * a.q.shape[1];
+  const GroupDivider divider(group);
+  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+    const Work work(order, index, heads);
+    const Sequence seq(a, work.sequence);
+    const int base = work.tile * kBlockRows;
+    if (base >= seq.keys) continue;
+    const QuerySpan span = seeing(a, seq.rows, seq.keys, base, min(kBlockRows, seq.keys - base), false);
+    const int first = span.begin * group / kRows * kRows, end = span.end * group;  // packed rows
+
+    tiles.wait_empty();
+    if (threadIdx.x % kWarpgroup == 0) {
+      reinterpret_cast<KeyPiece*>(pieces)[tiles.stage] = {work.head, seq.index, seq.first_row, seq.rows,
+                                                          seq.keys,  base,      first,         end};
+      barrier_arrive(tiles.full());
     }
-  };
-  if (first < end) fetch(first, 0);
-  commit();
+    const uint32_t at = shared + tiles.stage * 4 * L::kTile;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      load_key_rows<kD, kRows>(a, a.k, at + half * L::kTile, seq.index, work.head, base + half * kRows, seq.keys);
+      load_key_rows<kD, kRows>(a, a.v, at + (2 + half) * L::kTile, seq.index, work.head, base + half * kRows, seq.keys);
+    }
+    barrier_arrive_after_copies(tiles.full());
+    tiles.advance();
+    const float* packed_values = values + (work.head * a.q.shape[0] + seq.first_row) * group;
+    for (int p0 = first; p0 < end; p0 += kRows) {
+      steps.wait_empty();
+      const uint32_t q_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
+      load_packed_rows<kD, kRows>(a.q, q_tile, seq.first_row, work.head, divider, p0, end);
+      load_packed_rows<kD, kRows>(a.dout, q_tile + L::kTile, seq.first_row, work.head, divider, p0, end);
+      load_row_values<kRows>(packed_values, all, shared + L::kValues + steps.stage * kRows * 8, p0, end);
+      barrier_arrive_after_copies(steps.full());
+      steps.advance();
+    }
+  }
+  tiles.wait_empty();
+  if (threadIdx.x % kWarpgroup == 0) {
+    reinterpret_cast<KeyPiece*>(pieces)[tiles.stage].rows = -1;
+    barrier_arrive(tiles.full());
+  }
+  barrier_arrive_after_copies(tiles.full());
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
 
-  const uint64_t k_at = descriptor(tiles_at + warpgroup * kTile, kPanel),
-                 v_at = descriptor(tiles_at + (2 + warpgroup) * kTile, kPanel);
+template <int kD, bool kCapped, int kTiles, int kSteps>
+__device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint32_t shared,
+                                                  const unsigned char* at_shared, Ring<kTiles> tiles,
+                                                  Ring<kSteps> steps) {
+  using L = KeyLayout<kD, kTiles, kSteps>;
+  constexpr int kPanel = kRows * 128;
+  const int warpgroup = warpgroup_index() - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const GroupDivider divider(a.group);
   const float scale2 = a.scale * kLog2e;
-  float dk[kD / 8][4], dv[kD / 8][4];
-  int started = 0;  // the first product writes, the others add: no other instruction may write sums that are under way
+  for (;; tiles.advance()) {
+    tiles.wait_full();
+    const KeyPiece piece = reinterpret_cast<const KeyPiece*>(at_shared + L::kPieces)[tiles.stage];
+    if (piece.rows < 0) return;
+    const int first_key = piece.base + warpgroup * kRows, end = piece.end;
+    // packed rows that see any of the warpgroup's keys, and those that see all
+    const QuerySpan any = seeing(a, piece.rows, piece.keys, first_key, kRows, false),
+                    all = seeing(a, piece.rows, piece.keys, first_key, kRows, true);
+    const int any_begin = any.begin * a.group, any_end = first_key < piece.keys ? any.end * a.group : 0,
+              all_begin = all.begin * a.group, all_end = all.end * a.group - kRows;
+    const uint32_t tile = shared + (tiles.stage * 4 + warpgroup) * L::kTile;
+    const uint64_t k_at = descriptor(tile, kPanel), v_at = descriptor(tile + 2 * L::kTile, kPanel);
+    float dk[kD / 8][4], dv[kD / 8][4];
+    int started = 0;  // the first product writes, the others add: no other instruction may write sums under way
 
-  int stage = 0;
-  for (int p0 = first; p0 < end; p0 += kRows) {
-    wait<0>();
-    fence_async_proxy();
-    __syncthreads();  // this step's tiles are there, and all products but the last step's are done
-    const int next = stage + 1 == kStages ? 0 : stage + 1;
-    if (p0 + kRows < end) fetch(p0 + kRows, next);
-    commit();
-    // intervals grow with the query: the first and the last row say what the warpgroup's keys see of the tile
-    const KeyRange early = visible(a, seq.query_of(divider.query(p0)), seq.keys),
-                   late = visible(a, seq.query_of(divider.query(min(p0 + kRows, end) - 1)), seq.keys);
-    if (first_key < late.end && first_key + kRows > early.begin) {
-      const bool whole = p0 + kRows <= end && first_key >= late.begin && first_key + kRows <= early.end;
-      const uint64_t q_at = descriptor(steps_at + stage * 2 * kTile, kPanel),
-                     o_at = descriptor(steps_at + stage * 2 * kTile + kTile, kPanel);
-      const float4* pairs = reinterpret_cast<const float4*>(row_values + stage * kRows);
+    for (int p0 = piece.first; p0 < end; p0 += kRows, steps.advance()) {
+      steps.wait_full();
+      if (p0 + kRows <= any_begin || p0 >= any_end) {
+        steps.release(steps.stage);
+        continue;
+      }
+      const bool whole = p0 >= all_begin && p0 <= all_end;
+      const uint32_t q_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
+      const uint64_t q_at = descriptor(q_tile, kPanel), o_at = descriptor(q_tile + L::kTile, kPanel);
+      const uint32_t lse2 = shared + L::kValues + steps.stage * kRows * 8 + lane % 4 * 8, delta = lse2 + kRows * 4;
       float s[8][4], dp[8][4];  // [64 keys, 64 rows]
-      wgmma_wait<1>();          // dV of the last step
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kD / 16; ++k)
@@ -162,29 +219,28 @@ __global__ void __launch_bounds__(kBlockThreads, 1) keys_kernel(AttentionLaunch 
       wgmma_commit();
       wgmma_wait<1>();
       pin(s);
-      float weight[8][4], slope[8][4];
+      float slope[kCapped ? 8 : 1][4];
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
-        const float4 v = pairs[n * 4 + lane % 4];
+        const float2 v = load_pair(lse2 + n * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          weight[n][i] = probability<kCapped>(a, s[n][i], scale2, i % 2 ? v.z : v.x, slope[n][i]);
+          s[n][i] = probability<kCapped>(a, s[n][i], scale2, i % 2 ? v.y : v.x, slope[kCapped ? n : 0][i]);
       }
       if (!whole) {
-        const int4* ranges = reinterpret_cast<const int4*>(row_ranges + stage * kRows);
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-          const int4 range = ranges[n * 4 + lane % 4];
+        for (int n = 0; n < 8; ++n)
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int key = first_key + warp * 16 + lane / 4 + i / 2 * 8;
-            const bool hit = i % 2 ? key >= range.z && key < range.w : key >= range.x && key < range.y;
-            if (!hit) weight[n][i] = 0;
+          for (int j = 0; j < 2; ++j) {
+            const int p = p0 + n * 8 + lane % 4 * 2 + j, key = first_key + warp * 16 + lane / 4;
+            const KeyRange range =
+                p < end ? visible(a, piece.keys - piece.rows + divider.query(p), piece.keys) : KeyRange{0, 0};
+            if (key < range.begin || key >= range.end) s[n][j] = 0;
+            if (key + 8 < range.begin || key + 8 >= range.end) s[n][2 + j] = 0;
           }
-        }
       }
       uint32_t p[4][4], ds[4][4];
-      to_a<8>(p, weight);
+      to_a<8>(p, s);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k) wgmma<1>(dv, p[k], o_at + k * (kRowStep >> 4), k > 0 || started);
@@ -193,115 +249,180 @@ __global__ void __launch_bounds__(kBlockThreads, 1) keys_kernel(AttentionLaunch 
       pin(dp);
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
-        const float4 v = pairs[n * 4 + lane % 4];
+        const float2 v = load_pair(delta + n * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          weight[n][i] *= dp[n][i] - (i % 2 ? v.w : v.y);
-          if constexpr (kCapped) weight[n][i] *= slope[n][i];
+          s[n][i] *= dp[n][i] - (i % 2 ? v.y : v.x);
+          if constexpr (kCapped) s[n][i] *= slope[n][i];
         }
       }
-      to_a<8>(ds, weight);
+      to_a<8>(ds, s);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k) wgmma<1>(dk, ds[k], q_at + k * (kRowStep >> 4), k > 0 || started);
       wgmma_commit();
       started = 1;
-    } else {
-      wgmma_wait<0>();  // whoever skips a step must not leave an older tile in use
+      wgmma_wait<0>();  // no registers are left to carry dS into the next step
+      pin(dk);
+      pin(dv);
+      steps.release(steps.stage);
     }
-    stage = next;
-  }
-  wgmma_wait<0>();
-  pin(dk);
-  pin(dv);
-  wait<0>();
+    tiles.release(tiles.stage);
+    const int first_row = a.cu_k.as<int32_t>()[piece.sequence];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int key = first_key + warp * 16 + lane / 4 + half * 8;
-    if (key >= seq.keys) continue;
-    const int64_t row = a.cu_k.as<int32_t>()[seq.index] + key;
-    store_rows<kD>(dk, half, a.dk.as<bf16>() + row * a.dk.strides[0] + head * a.dk.strides[1], a.q.shape[2], a.scale,
-                   started);
-    store_rows<kD>(dv, half, a.dv.as<bf16>() + row * a.dv.strides[0] + head * a.dv.strides[1], a.out.shape[2], 1,
-                   started);
+    for (int half = 0; half < 2; ++half) {
+      const int key = first_key + warp * 16 + lane / 4 + half * 8;
+      if (key >= piece.keys) continue;
+      const int64_t row = first_row + key;
+      store_rows<kD>(dk, half, a.dk.as<bf16>() + row * a.dk.strides[0] + piece.head * a.dk.strides[1], a.q.shape[2],
+                     a.scale, started);
+      store_rows<kD>(dv, half, a.dv.as<bf16>() + row * a.dv.strides[0] + piece.head * a.dv.strides[1], a.out.shape[2],
+                     1, started);
+    }
+  }
+}
+#endif
+
+template <int kD, bool kCapped, int kTiles, int kSteps>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    keys_kernel(const __grid_constant__ AttentionLaunch a, const float* values,
+                const __grid_constant__ WorkOrder order) {
+#if PMETAL_WGMMA
+  extern __shared__ unsigned char raw[];
+  using L = KeyLayout<kD, kTiles, kSteps>;
+  const uint32_t unaligned = shared_address(raw), shared = (unaligned + 1023) & ~1023u;
+  unsigned char* at_shared = raw + (shared - unaligned);
+  const Ring<kTiles> tiles(shared + L::kBarriers);
+  const Ring<kSteps> steps(tiles.barriers + tiles.kBytes);
+  if (threadIdx.x == 0) {
+    tiles.init(kWarpgroup + 1);
+    steps.init(kWarpgroup);
+  }
+  __syncthreads();
+  if (warpgroup_index() == 0) {
+    give_registers<24>();
+    copy_for_keys<kD, kTiles, kSteps>(a, values, order, shared, at_shared + L::kPieces, tiles, steps);
+  } else {
+    take_registers<24>();
+    multiply_for_keys<kD, kCapped, kTiles, kSteps>(a, shared, at_shared, tiles, steps);
   }
 #endif
 }
 
-template <int kD, bool kCapped>
-__global__ void __launch_bounds__(kBlockThreads, 1) queries_kernel(AttentionLaunch a, const float2* values, int tiles) {
+// ---- queries ----
+struct QueryPiece {
+  int head, first_row, rows, keys, first, begin, end, unused;  // keys [begin, end); rows < 0: the work is done
+};
+template <int kD>
+struct QueryLayout {
+  static constexpr int kTile = kTileBytes<kD>;
+  static constexpr int kStepTiles = 4 * kTile, kValues = kStepTiles + kStages * 2 * kTile,
+                       kPieces = kValues + kBlockRows * 8, kBarriers = kPieces + 32,
+                       kAll = kBarriers + 16 * (1 + kStages) + 1024;
+};
+
 #if PMETAL_WGMMA
-  extern __shared__ unsigned char raw[];
-  constexpr int kTile = kTileBytes<kD>, kPanel = kRows * 128;
-  const uint32_t tiles_at = (shared_address(raw) + 1023) & ~1023u, steps_at = tiles_at + 4 * kTile;
-  const Work work(blockIdx.x, tiles, static_cast<int>(a.k.shape[1]), a.sequences);
-  const Sequence seq(a, work.sequence);
-  const int head = work.head, n_packed = seq.rows * a.group;
-  const int first = (tiles - 1 - work.tile) * kBlockRows;
-  if (first >= n_packed) return;
+template <int kD>
+__device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const float* values, const WorkOrder& order,
+                                                 uint32_t shared, unsigned char* pieces, Ring<1> tiles,
+                                                 Ring<kStages> steps) {
+  using L = QueryLayout<kD>;
+  const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
+  const int64_t all = a.q.shape[0] * a.q.shape[1];
+  const GroupDivider divider(group);
+  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+    const Work work(order, index, heads);
+    const Sequence seq(a, work.sequence);
+    const int n_packed = seq.rows * group, first = (order.tiles - 1 - work.tile) * kBlockRows;
+    if (first >= n_packed) continue;
+    const int last = min(first + kBlockRows, n_packed) - 1;
+    const int begin = visible(a, seq.query_of(divider.query(first)), seq.keys).begin / kRows * kRows;
+    const int end = visible(a, seq.query_of(divider.query(last)), seq.keys).end;
+    tiles.wait_empty();
+    if (threadIdx.x % kWarpgroup == 0) {
+      *reinterpret_cast<QueryPiece*>(pieces) = {work.head, seq.first_row, seq.rows, seq.keys, first, begin, end, 0};
+      barrier_arrive(tiles.full());
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = first + half * kRows;
+      load_packed_rows<kD, kRows>(a.q, shared + half * L::kTile, seq.first_row, work.head, divider, at, n_packed);
+      load_packed_rows<kD, kRows>(a.dout, shared + (2 + half) * L::kTile, seq.first_row, work.head, divider, at,
+                                  n_packed);
+    }
+    load_row_values<kBlockRows>(values + (work.head * a.q.shape[0] + seq.first_row) * group, all, shared + L::kValues,
+                                first, n_packed);
+    barrier_arrive_after_copies(tiles.full());
+    tiles.advance();
+    for (int key = begin; key < end; key += kRows) {
+      steps.wait_empty();
+      const uint32_t k_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
+      load_key_rows<kD, kRows>(a, a.k, k_tile, seq.index, work.head, key, seq.keys);
+      load_key_rows<kD, kRows>(a, a.v, k_tile + L::kTile, seq.index, work.head, key, seq.keys);
+      barrier_arrive_after_copies(steps.full());
+      steps.advance();
+    }
+  }
+  tiles.wait_empty();
+  if (threadIdx.x % kWarpgroup == 0) {
+    reinterpret_cast<QueryPiece*>(pieces)->rows = -1;
+    barrier_arrive(tiles.full());
+  }
+  barrier_arrive_after_copies(tiles.full());
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+template <int kD, bool kCapped>
+__device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, uint32_t shared,
+                                                     const unsigned char* at_shared, Ring<1> tiles,
+                                                     Ring<kStages> steps) {
+  using L = QueryLayout<kD>;
+  constexpr int kPanel = kRows * 128;
+  const int warpgroup = warpgroup_index() - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const GroupDivider divider(a.group);
-  const int warpgroup = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-
-  const int last = min(first + kBlockRows, n_packed) - 1;
-  const int begin_key = visible(a, seq.query_of(divider.query(first)), seq.keys).begin / kRows * kRows;
-  const int end_key = visible(a, seq.query_of(divider.query(last)), seq.keys).end;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int at = first + half * kRows;
-    load_packed_rows<kD, kRows>(a.q, tiles_at + half * kTile, seq.first_row, head, divider, at, n_packed);
-    load_packed_rows<kD, kRows>(a.dout, tiles_at + (2 + half) * kTile, seq.first_row, head, divider, at, n_packed);
-  }
-  commit();
-  const auto fetch = [&](int key, int stage) {
-    const uint32_t k_tile = steps_at + stage * 2 * kTile;
-    load_key_rows<kD, kRows>(a, a.k, k_tile, seq.index, head, key, seq.keys);
-    load_key_rows<kD, kRows>(a, a.v, k_tile + kTile, seq.index, head, key, seq.keys);
-  };
-  if (begin_key < end_key) fetch(begin_key, 0);
-  commit();
-
-  KeyRange seen[2];
-  float lse2[2], delta[2];
-  int packed[2];
-  const float2* packed_values = values + (head * a.q.shape[0] + seq.first_row) * a.group;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int p = first + warpgroup * kRows + warp * 16 + lane / 4 + h * 8;
-    packed[h] = p < n_packed ? p : -1;
-    seen[h] = p < n_packed ? visible(a, seq.query_of(divider.query(p)), seq.keys) : KeyRange{0, 0};
-    const float2 v = p < n_packed ? packed_values[p] : float2{0, 0};
-    lse2[h] = v.x;
-    delta[h] = v.y;
-  }
-  // what all rows of the warpgroup see, and what any does
-  const int own_first = first + warpgroup * kRows, own_last = min(own_first + kRows, n_packed) - 1;
-  const bool own = own_first < n_packed;
-  const KeyRange early = own ? visible(a, seq.query_of(divider.query(own_first)), seq.keys) : KeyRange{0, 0},
-                 late = own ? visible(a, seq.query_of(divider.query(own_last)), seq.keys) : KeyRange{0, 0};
-  const bool full = own_first + kRows <= n_packed;
-
-  uint32_t q[kD / 16][4], o[kD / 16][4];
-  wait<1>();
-  __syncthreads();
-  load_a<kD>(q, tiles_at + warpgroup * kTile);
-  load_a<kD>(o, tiles_at + (2 + warpgroup) * kTile);
-
   const float scale2 = a.scale * kLog2e;
-  float dq[kD / 8][4];
-  int started = 0;
+  for (;; tiles.advance()) {
+    tiles.wait_full();
+    const QueryPiece piece = *reinterpret_cast<const QueryPiece*>(at_shared + L::kPieces);
+    if (piece.rows < 0) return;
+    const int n_packed = piece.rows * a.group;
+    const auto seen_by = [&](int p) {
+      return p < n_packed ? visible(a, piece.keys - piece.rows + divider.query(p), piece.keys) : KeyRange{0, 0};
+    };
+    KeyRange seen[2];
+    float lse2[2], delta[2];
+    const float* row_values = reinterpret_cast<const float*>(at_shared + L::kValues);
+    const int row0 = warpgroup * kRows + warp * 16 + lane / 4;  // of the tile
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      seen[h] = seen_by(piece.first + row0 + h * 8);
+      lse2[h] = row_values[row0 + h * 8];
+      delta[h] = row_values[kBlockRows + row0 + h * 8];
+    }
+    // what all rows of the warpgroup see, and what any does
+    const int own_first = piece.first + warpgroup * kRows, own_last = min(own_first + kRows, n_packed) - 1;
+    const KeyRange early = seen_by(own_first), late = own_first < n_packed ? seen_by(own_last) : KeyRange{0, 0};
+    const bool full = own_first + kRows <= n_packed;
 
-  int stage = 0;
-  for (int base = begin_key; base < end_key; base += kRows) {
-    wait<0>();
-    fence_async_proxy();
-    __syncthreads();
-    const int next = stage + 1 == kStages ? 0 : stage + 1;
-    if (base + kRows < end_key) fetch(base + kRows, next);
-    commit();
-    if (base < late.end && base + kRows > early.begin) {
+    uint32_t q[kD / 16][4], o[kD / 16][4];
+    load_a<kD>(q, shared + warpgroup * L::kTile);
+    load_a<kD>(o, shared + (2 + warpgroup) * L::kTile);
+    tiles.release(0);
+    float dq[kD / 8][4];
+    int started = 0, held = -1;
+
+    for (int base = piece.begin; base < piece.end; base += kRows, steps.advance()) {
+      steps.wait_full();
+      if (base >= late.end || base + kRows <= early.begin) {
+        wgmma_wait<0>();
+        if (held >= 0) steps.release(held);
+        held = -1;
+        steps.release(steps.stage);
+        continue;
+      }
       const bool whole = full && base >= late.begin && base + kRows <= early.end;
-      const uint64_t k_at = descriptor(steps_at + stage * 2 * kTile, kPanel),
-                     v_at = descriptor(steps_at + stage * 2 * kTile + kTile, kPanel);
+      const uint32_t k_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
+      const uint64_t k_at = descriptor(k_tile, kPanel), v_at = descriptor(k_tile + L::kTile, kPanel);
       float s[8][4], dp[8][4];
       wgmma_fence();
 #pragma unroll
@@ -312,18 +433,22 @@ __global__ void __launch_bounds__(kBlockThreads, 1) queries_kernel(AttentionLaun
       wgmma_commit();
       wgmma_wait<1>();
       pin(s);
-      float weight[8][4], slope[8][4];
+      pin(dq);
+      if (held >= 0) steps.release(held);
+      held = steps.stage;
+      float slope[kCapped ? 8 : 1][4];
 #pragma unroll
       for (int n = 0; n < 8; ++n)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) weight[n][i] = probability<kCapped>(a, s[n][i], scale2, lse2[i / 2], slope[n][i]);
+        for (int i = 0; i < 4; ++i)
+          s[n][i] = probability<kCapped>(a, s[n][i], scale2, lse2[i / 2], slope[kCapped ? n : 0][i]);
       if (!whole) {
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int key = base + n * 8 + lane % 4 * 2 + i % 2;
-            if (key < seen[i / 2].begin || key >= seen[i / 2].end) weight[n][i] = 0;
+            if (key < seen[i / 2].begin || key >= seen[i / 2].end) s[n][i] = 0;
           }
       }
       wgmma_wait<0>();
@@ -332,57 +457,96 @@ __global__ void __launch_bounds__(kBlockThreads, 1) queries_kernel(AttentionLaun
       for (int n = 0; n < 8; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          weight[n][i] *= dp[n][i] - delta[i / 2];
-          if constexpr (kCapped) weight[n][i] *= slope[n][i];
+          s[n][i] *= dp[n][i] - delta[i / 2];
+          if constexpr (kCapped) s[n][i] *= slope[n][i];
         }
       uint32_t ds[4][4];
-      to_a<8>(ds, weight);
+      to_a<8>(ds, s);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k) wgmma<1>(dq, ds[k], k_at + k * (kRowStep >> 4), k > 0 || started);
       wgmma_commit();
       started = 1;
-    } else {
-      wgmma_wait<0>();  // whoever skips a step must not leave an older tile in use
     }
-    stage = next;
-  }
-  wgmma_wait<0>();
-  pin(dq);
-  wait<0>();
+    wgmma_wait<0>();
+    pin(dq);
+    if (held >= 0) steps.release(held);
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    if (packed[h] < 0) continue;
-    const int query = divider.query(packed[h]), q_head = head * a.group + packed[h] - query * a.group;
-    store_rows<kD>(dq, h, a.dq.as<bf16>() + (seq.first_row + query) * a.dq.strides[0] + q_head * a.dq.strides[1],
-                   a.q.shape[2], a.scale, started);
+    for (int h = 0; h < 2; ++h) {
+      const int packed = piece.first + row0 + h * 8;
+      if (packed >= n_packed) continue;
+      const int query = divider.query(packed), q_head = piece.head * a.group + packed - query * a.group;
+      store_rows<kD>(dq, h, a.dq.as<bf16>() + (piece.first_row + query) * a.dq.strides[0] + q_head * a.dq.strides[1],
+                     a.q.shape[2], a.scale, started);
+    }
+  }
+}
+#endif
+
+template <int kD, bool kCapped>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    queries_kernel(const __grid_constant__ AttentionLaunch a, const float* values,
+                   const __grid_constant__ WorkOrder order) {
+#if PMETAL_WGMMA
+  extern __shared__ unsigned char raw[];
+  using L = QueryLayout<kD>;
+  const uint32_t unaligned = shared_address(raw), shared = (unaligned + 1023) & ~1023u;
+  unsigned char* at_shared = raw + (shared - unaligned);
+  const Ring<1> tiles(shared + L::kBarriers);
+  const Ring<kStages> steps(tiles.barriers + tiles.kBytes);
+  if (threadIdx.x == 0) {
+    tiles.init(kWarpgroup + 1);
+    steps.init(kWarpgroup);
+  }
+  __syncthreads();
+  if (warpgroup_index() == 0) {
+    give_registers<24>();
+    copy_for_queries<kD>(a, values, order, shared, at_shared + L::kPieces, tiles, steps);
+  } else {
+    take_registers<24>();
+    multiply_for_queries<kD, kCapped>(a, shared, at_shared, tiles, steps);
   }
 #endif
 }
 
+template <int kD, bool kCapped, int kTiles, int kSteps>
+void run_keys(StreamHandle stream, const AttentionLaunch& a, const float* values) {
+  constexpr int kBytes = KeyLayout<kD, kTiles, kSteps>::kAll;
+  static_assert(kBytes <= kSharedLimit);
+  const auto kernel = keys_kernel<kD, kCapped, kTiles, kSteps>;
+  static SharedLimit limit;
+  allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
+  const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, a.max_q * a.group * kD * 4);
+  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order);
+}
+
 template <int kD, bool kCapped>
-void run(StreamHandle stream, const AttentionLaunch& a, float2* values) {
-  constexpr int kTiles = 4 + 2 * kStages;
-  constexpr int kQueryBytes = kTiles * kTileBytes<kD> + 1024, kKeyBytes = kQueryBytes + kStages * kRows * 16;
-  static SharedLimit limit_queries, limit_keys;
-  allow_shared(limit_queries, reinterpret_cast<const void*>(queries_kernel<kD, kCapped>), kQueryBytes);
-  allow_shared(limit_keys, reinterpret_cast<const void*>(keys_kernel<kD, kCapped>), kKeyBytes);
-  const unsigned pairs = static_cast<unsigned>(a.k.shape[1]) * static_cast<unsigned>(a.sequences);
-  const unsigned key_tiles = blocks_for(a.max_kv, kBlockRows),
-                 query_tiles = blocks_for(int64_t{a.max_q} * a.group, kBlockRows);
-  row_values_kernel<<<blocks_for(a.q.shape[0] * a.q.shape[1] * 16, kBlockThreads), kBlockThreads, 0, stream>>>(a,
-                                                                                                               values);
-  keys_kernel<kD, kCapped>
-      <<<key_tiles * pairs, kBlockThreads, kKeyBytes, stream>>>(a, values, static_cast<int>(key_tiles));
-  queries_kernel<kD, kCapped>
-      <<<query_tiles * pairs, kBlockThreads, kQueryBytes, stream>>>(a, values, static_cast<int>(query_tiles));
+void run_queries(StreamHandle stream, const AttentionLaunch& a, const float* values) {
+  constexpr int kBytes = QueryLayout<kD>::kAll;
+  static_assert(kBytes <= kSharedLimit);
+  const auto kernel = queries_kernel<kD, kCapped>;
+  static SharedLimit limit;
+  allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
+  const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.k.shape[1] * a.sequences,
+                        a.max_kv * kD * 4);
+  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order);
+}
+
+void run_row_values(StreamHandle stream, const AttentionLaunch& a, float* values) {
+  row_values_kernel<<<blocks_for(a.q.shape[0] * a.q.shape[1] * 16, 256), 256, 0, stream>>>(a, values);
+}
+
+template <int kD, bool kCapped>
+void run(StreamHandle stream, const AttentionLaunch& a) {
+  run_row_values(stream, a, a.delta);
+  run_keys<kD, kCapped, 1, kStages>(stream, a, a.delta);
+  run_queries<kD, kCapped>(stream, a, a.delta);
 }
 
 }  // namespace
 
 void launch_attention_backward_sm90(StreamHandle stream, const AttentionLaunch& a) {
-  float2* values = reinterpret_cast<float2*>(a.delta);
-  a.softcap > 0 ? run<128, true>(stream, a, values) : run<128, false>(stream, a, values);
+  a.softcap > 0 ? run<128, true>(stream, a) : run<128, false>(stream, a);
 }
 
 }  // namespace pmetal::cuda

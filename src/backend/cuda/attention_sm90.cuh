@@ -1,5 +1,7 @@
-// Shared by the attention kernels that run on wgmma (sm_90a): tiles in the layout of wgmma.cuh, filled with cp.async by
-// the two warpgroups of a block, and the order in which blocks take their work.
+// Shared by the attention kernels that run on wgmma (sm_90a). A block has three warpgroups: one copies tiles into rings
+// of shared memory, two multiply; barriers in shared memory say which stage of a ring is full and which is empty.
+// Blocks are as many as multiprocessors and take their share of the work one after another, so that the copies of the
+// next piece run while the last one is finished. Tiles lie as wgmma.cuh says.
 #pragma once
 
 #include "backend/cuda/attention.cuh"
@@ -7,7 +9,10 @@
 
 namespace pmetal::cuda {
 
-constexpr int kBlockThreads = 256, kWarpgroupRows = 64;
+constexpr int kWarpgroup = 128, kWarpgroupRows = 64, kBlockThreads = 3 * kWarpgroup;
+constexpr int kBlockRows = 2 * kWarpgroupRows;  // of the two warpgroups that multiply
+constexpr int kReleases = 8;                    // their warps: each says that it is done with a stage
+constexpr int kSharedLimit = 227 * 1024;
 
 // p / group and p % group of packed rows; exact for p · group < 2³²
 struct GroupDivider {
@@ -19,22 +24,25 @@ struct GroupDivider {
   }
 };
 
-// Which tile of which sequence and key head a block takes. A wave takes neighbouring tiles of few heads, whose other
-// operands then stay in the L2 cache; the first half of all tiles comes before the second, so that a causal mask's
-// short tiles run last.
+// The order of the work: sections of as many pairs of sequence and key head as the L2 cache holds keys and values of;
+// within a section tile 0 of all pairs comes first. Tile 0 is the longest, so the blocks end together.
+struct WorkOrder {
+  int tiles, pairs, section;
+  WorkOrder(int64_t n_tiles, int64_t n_pairs, int64_t bytes_of_pair)
+      : tiles(static_cast<int>(n_tiles)), pairs(static_cast<int>(n_pairs)) {
+    constexpr int64_t kCached = 32 << 20;
+    const int64_t sections = (n_pairs * bytes_of_pair + kCached - 1) / kCached;
+    section = static_cast<int>((n_pairs + sections - 1) / (sections < 1 ? 1 : sections));
+    section = section < 1 ? 1 : section;
+  }
+  __host__ __device__ int count() const { return tiles * pairs; }
+};
 struct Work {
   int tile, head, sequence;
-  __device__ Work(int index, int tiles, int heads, int sequences) {
-    const int half = (tiles + 1) / 2, pairs = heads * sequences;
-    int pair;
-    if (index < half * pairs) {
-      pair = index / half;
-      tile = index % half;
-    } else {
-      index -= half * pairs;
-      pair = index / (tiles - half);
-      tile = half + index % (tiles - half);
-    }
+  __device__ Work(const WorkOrder& order, int index, int heads) {
+    const int first = index / (order.section * order.tiles) * order.section,
+              n = min(order.section, order.pairs - first), rest = index - first * order.tiles, pair = first + rest % n;
+    tile = rest / n;
     head = pair % heads;
     sequence = pair / heads;
   }
@@ -57,20 +65,117 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+// ---- barriers in shared memory ----
+__device__ __forceinline__ void barrier_init(uint32_t at, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint32_t at) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
+}
+// arrives when this thread's copies so far are done
+__device__ __forceinline__ void barrier_arrive_after_copies(uint32_t at) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(at) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
+  uint32_t done;
+#ifdef PMETAL_BOUNDED_WAITS
+  int polls = 0;
+#endif
+  do {
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}\n"
+        : "=r"(done)
+        : "r"(at), "r"(parity)
+        : "memory");
+#ifdef PMETAL_BOUNDED_WAITS
+    if (++polls > 2000000) __trap();
+#endif
+  } while (!done);
+}
+
+// A ring of stages with a full and an empty barrier each: full[kStages], empty[kStages].
+template <int kStages>
+struct Ring {
+  uint32_t barriers;
+  int stage = 0;
+  uint32_t phase = 0;
+  static constexpr int kBytes = kStages * 16;
+  __device__ explicit Ring(uint32_t at) : barriers(at) {}
+  __device__ __forceinline__ void init(int fills) const {
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(barriers + i * 8, fills);
+      barrier_init(barriers + (kStages + i) * 8, kReleases);
+    }
+  }
+  __device__ __forceinline__ uint32_t full() const { return barriers + stage * 8; }
+  __device__ __forceinline__ void wait_full() const {
+    barrier_wait(full(), phase);
+    fence_async_proxy();
+  }
+  __device__ __forceinline__ void wait_empty() const { barrier_wait(barriers + (kStages + stage) * 8, phase ^ 1); }
+  // once a warp
+  __device__ __forceinline__ void release(int which) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(barriers + (kStages + which) * 8);
+  }
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) stage = 0, phase ^= 1;
+  }
+};
+
+// Registers move from the warpgroup that copies to those that multiply: kCopying + 2 · kMultiplying <= 3 · 168.
+template <int kCopying>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCopying));
+}
+template <int kCopying>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((504 - kCopying) / 16 * 8));
+}
+
+// ---- copies by one warpgroup ----
+// Each thread copies one chunk of every kStep-th row, kCopies of them; chunk c of row r0 lies at panel_address.
+template <int kD, int kRows>
+struct Copy {
+  static constexpr int kChunks = kD / 8, kStep = kWarpgroup / kChunks, kCopies = kRows / kStep;
+  static_assert(kStep % 8 == 0);  // so that all rows of a thread are swizzled alike
+  __device__ static __forceinline__ int chunk() { return threadIdx.x % kChunks; }
+  __device__ static __forceinline__ int row() { return threadIdx.x % kWarpgroup / kChunks; }
+  // rows at from, from + step, ..; the first `rows` of the tile exist, the others become zeros
+  template <int kFirst = 0, int kCount = kCopies>
+  __device__ static __forceinline__ void rows(uint32_t to, const bf16* from, int64_t step, int rows) {
+#pragma unroll
+    for (int i = kFirst; i < kFirst + kCount; ++i) {
+      copy_async(to + i * kStep * 128, from, row() + i * kStep < rows);
+      from += step;
+    }
+  }
+};
+
 // Packed rows [first, first + kRows) of a sequence and key head into a tile; those from `n` on are zeros.
 template <int kD, int kRows>
-__device__ __forceinline__ void load_packed_rows(const View& x, uint32_t tile, int64_t first_row, int head,
+__device__ __forceinline__ void load_packed_rows(const View& x, uint32_t tile, int first_row, int head,
                                                  const GroupDivider& divider, int first, int n) {
-  constexpr int kChunks = kD / 8, kStep = kBlockThreads / kChunks;
-  const int c = threadIdx.x % kChunks, r0 = threadIdx.x / kChunks;
-  const bool inside = c < static_cast<int>(x.shape[2]) / 8;
-  const bf16* base = x.as<bf16>() + first_row * x.strides[0] + head * divider.group * x.strides[1] + c * 8;
+  using C = Copy<kD, kRows>;
+  const int c = C::chunk(), r0 = C::row(), group = divider.group;
+  const uint32_t to = panel_address<kRows>(tile, r0, c);
+  const bf16* base = x.as<bf16>() + first_row * x.strides[0] + head * group * x.strides[1] + c * 8;
+  const int exist = c < static_cast<int>(x.shape[2]) / 8 ? n - first : 0;
+  if (C::kStep % group == 0) {  // all rows of a thread are of one head
+    const int query = divider.query(first + r0), h = first + r0 - query * group;
+    C::template rows<>(to, base + query * x.strides[0] + h * x.strides[1], C::kStep / group * x.strides[0], exist);
+    return;
+  }
 #pragma unroll
-  for (int i = 0; i < kRows / kStep; ++i) {
-    const int r = r0 + i * kStep, p = first + r, query = divider.query(p);
-    const bool exists = inside && p < n;
-    const bf16* from = base + query * x.strides[0] + (p - query * divider.group) * x.strides[1];
-    copy_async(panel_address<kRows>(tile, r, c), exists ? from : x.as<bf16>(), exists);
+  for (int i = 0; i < C::kCopies; ++i) {
+    const int r = r0 + i * C::kStep, query = divider.query(first + r);
+    const bool exists = r < exist;
+    const bf16* from = base + query * x.strides[0] + (first + r - query * group) * x.strides[1];
+    copy_async(to + i * C::kStep * 128, exists ? from : x.as<bf16>(), exists);
   }
 }
 
@@ -78,24 +183,27 @@ __device__ __forceinline__ void load_packed_rows(const View& x, uint32_t tile, i
 template <int kD, int kRows>
 __device__ __forceinline__ void load_key_rows(const AttentionLaunch& a, const View& x, uint32_t tile, int s, int head,
                                               int first, int keys) {
-  constexpr int kChunks = kD / 8, kStep = kBlockThreads / kChunks;
+  using C = Copy<kD, kRows>;
   const bool paged = a.page_table.data != nullptr;
-  const int c = threadIdx.x % kChunks, r0 = threadIdx.x / kChunks;
-  const bool inside = c < static_cast<int>(x.shape[paged ? 3 : 2]) / 8;
+  const int c = C::chunk(), r0 = C::row();
+  const uint32_t to = panel_address<kRows>(tile, r0, c);
+  const int exist = c < static_cast<int>(x.shape[paged ? 3 : 2]) / 8 ? keys - first : 0;
   const int64_t step = x.strides[paged ? 2 : 0];
+  constexpr int kPage = kKeyTile / C::kStep;  // copies of a page
 #pragma unroll
-  for (int page = 0; page < kRows; page += kKeyTile) {
-    const int64_t base = first + page < keys ? key_offset(a, x, s, head, first + page) : 0;
-#pragma unroll
-    for (int i = 0; i < kKeyTile / kStep; ++i) {
-      const int r = r0 + i * kStep;
-      const bool exists = inside && first + page + r < keys;
-      copy_async(panel_address<kRows>(tile, page + r, c), x.as<bf16>() + (exists ? base + r * step + c * 8 : 0),
-                 exists);
-    }
+  for (int page = 0; page < kRows / kKeyTile; ++page) {
+    const int key = first + page * kKeyTile;
+    const int64_t base = key < keys ? key_offset(a, x, s, head, key) : 0;
+    // `from` is only followed for rows that exist
+    const bf16* from = x.as<bf16>() + base + r0 * step + c * 8;
+    if (page == 0)
+      C::template rows<0, kPage>(to, from, C::kStep * step, exist);
+    else
+      C::template rows<kRows / kKeyTile == 2 ? kPage : 0, kPage>(to, from, C::kStep * step, exist);
   }
 }
 
+// ---- operands in registers ----
 // a operands of a warp's 16 rows of a 64-row tile
 template <int kD>
 __device__ __forceinline__ void load_a(uint32_t (&a)[kD / 16][4], uint32_t tile) {
@@ -114,6 +222,11 @@ __device__ __forceinline__ void to_a(uint32_t (&a)[kN / 2][4], const float (&c)[
     a[k][2] = pair(c[2 * k + 1][0], c[2 * k + 1][1]);
     a[k][3] = pair(c[2 * k + 1][2], c[2 * k + 1][3]);
   }
+}
+
+// the number of this thread's warpgroup, known to be the same in the whole warp
+__device__ __forceinline__ int warpgroup_index() {
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
 }
 
 }  // namespace pmetal::cuda

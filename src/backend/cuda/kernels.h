@@ -153,6 +153,7 @@ struct AttentionLaunch {
   bool causal;
   int window, chunk, group, sequences, splits;  // splits > 0: decode
   int tiles_per_split;                          // decode: 0: equal splits
+  int multiprocessors;                          // of the device, for kernels with a block each
   int64_t max_q, max_kv;
   float scale, softcap;
 };

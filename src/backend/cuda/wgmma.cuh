@@ -18,6 +18,9 @@
 
 namespace pmetal::cuda {
 
+// Ordinary stores and cp.async to shared memory become visible to the matrix unit.
+__device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 #if PMETAL_WGMMA
 #define PMETAL_ACC(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
 
@@ -39,9 +42,6 @@ __device__ __forceinline__ void keep(const uint32_t (&a)[kN][4]) {
 #pragma unroll
   for (int i = 0; i < kN; ++i) asm volatile("" ::"r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]) : "memory");
 }
-// Ordinary stores and cp.async to shared memory become visible to the matrix unit; before the barrier.
-__device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
 // Descriptors of a tile in the 128-byte swizzle: address, leading and stride offset in units of 16 bytes. Groups of 8
 // lines are 1024 bytes apart in both directions; the leading offset is the distance of panels, used by tiles that lie
 // across ("MN-major") alone.
