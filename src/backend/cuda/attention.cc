@@ -104,8 +104,6 @@ const char* decline_backward_plain(const AttentionBackwardArgs& args, const Kern
 }
 const char* decline_backward_sm90(const AttentionBackwardArgs& args, const KernelContext& kernel) {
   if (const char* why = decline_sm90(args.forward, kernel)) return why;
-  if (std::max(args.forward.q.dim(2), args.forward.out.dim(2)) <= 64)
-    return "heads of 64 or less";  // docs/deep-dives/attention.md, traps
   return decline_backward(args, kernel);
 }
 // one more for each row and head

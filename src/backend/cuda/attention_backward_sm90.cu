@@ -1,4 +1,4 @@
-// attention backward on wgmma (sm_90a; bf16, head sizes of 72 to 128), memory O(T), no atomics: same bits always. With
+// attention backward on wgmma (sm_90a; bf16, head sizes up to 128), memory O(T), no atomics: same bits always. With
 // P = exp(S − lse), D = Σ out · dout:
 //   dV = Pᵀ dO,   dS = P · (dO Vᵀ − D) (· (1 − (s / cap)²)),   dQ = scale · dS K,   dK = scale · dSᵀ Q
 // Two kernels, each computing S and dP again, seven products for the five of a version that adds up dQ in memory:
@@ -124,9 +124,9 @@ __device__ __forceinline__ QuerySpan seeing(const AttentionLaunch& a, int rows, 
 
 #if PMETAL_WGMMA
 template <int kD, int kTiles, int kSteps>
-__device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const float* values, const WorkOrder& order,
-                                              uint32_t shared, unsigned char* pieces, Ring<kTiles> tiles,
-                                              Ring<kSteps> steps) {
+__device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const TileMaps& maps, const float* values,
+                                              const WorkOrder& order, uint32_t shared, unsigned char* pieces,
+                                              Ring<kTiles> tiles, Ring<kSteps> steps) {
   using L = KeyLayout<kD, kTiles, kSteps>;
   const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
   const int64_t all = a.q.shape[0] * a.q.shape[1];
@@ -145,11 +145,14 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const fl
                                                           seq.keys,  base,      first,         end};
       barrier_arrive(tiles.full());
     }
+    const int row0 = first_key_row(a, seq.index);
     const uint32_t at = shared + tiles.stage * 4 * L::kTile;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      load_key_rows<kD, kRows>(a, a.k, at + half * L::kTile, seq.index, work.head, base + half * kRows, seq.keys);
-      load_key_rows<kD, kRows>(a, a.v, at + (2 + half) * L::kTile, seq.index, work.head, base + half * kRows, seq.keys);
+      load_key_rows<kD, kRows>(maps.k, maps.has_keys, tiles.full(), a, a.k, at + half * L::kTile, seq.index, row0,
+                               work.head, base + half * kRows, seq.keys);
+      load_key_rows<kD, kRows>(maps.v, maps.has_keys, tiles.full(), a, a.v, at + (2 + half) * L::kTile, seq.index, row0,
+                               work.head, base + half * kRows, seq.keys);
     }
     barrier_arrive_after_copies(tiles.full());
     tiles.advance();
@@ -157,8 +160,10 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const fl
     for (int p0 = first; p0 < end; p0 += kRows) {
       steps.wait_empty();
       const uint32_t q_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
-      load_packed_rows<kD, kRows>(a.q, q_tile, seq.first_row, work.head, divider, p0, end);
-      load_packed_rows<kD, kRows>(a.dout, q_tile + L::kTile, seq.first_row, work.head, divider, p0, end);
+      load_packed_rows<kD, kRows>(maps.q, maps.has_rows, steps.full(), a.q, q_tile, seq.first_row, work.head, divider,
+                                  p0, end);
+      load_packed_rows<kD, kRows>(maps.dout, maps.has_rows, steps.full(), a.dout, q_tile + L::kTile, seq.first_row,
+                                  work.head, divider, p0, end);
       load_row_values<kRows>(packed_values, all, shared + L::kValues + steps.stage * kRows * 8, p0, end);
       barrier_arrive_after_copies(steps.full());
       steps.advance();
@@ -174,8 +179,8 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const fl
 }
 
 template <int kD, bool kCapped, int kTiles, int kSteps>
-__device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint32_t shared,
-                                                  const unsigned char* at_shared, Ring<kTiles> tiles,
+__device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool bulk_rows, bool bulk_keys,
+                                                  uint32_t shared, const unsigned char* at_shared, Ring<kTiles> tiles,
                                                   Ring<kSteps> steps) {
   using L = KeyLayout<kD, kTiles, kSteps>;
   constexpr int kPanel = kRows * 128;
@@ -183,9 +188,10 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint
   const GroupDivider divider(a.group);
   const float scale2 = a.scale * kLog2e;
   for (;; tiles.advance()) {
-    tiles.wait_full();
+    tiles.wait_full(true);
     const KeyPiece piece = reinterpret_cast<const KeyPiece*>(at_shared + L::kPieces)[tiles.stage];
     if (piece.rows < 0) return;
+    if (!bulk_keys || piece.base + kBlockRows > piece.keys) fence_async_proxy();
     const int first_key = piece.base + warpgroup * kRows, end = piece.end;
     // packed rows that see any of the warpgroup's keys, and those that see all
     const QuerySpan any = seeing(a, piece.rows, piece.keys, first_key, kRows, false),
@@ -198,7 +204,7 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint
     int started = 0;  // the first product writes, the others add: no other instruction may write sums under way
 
     for (int p0 = piece.first; p0 < end; p0 += kRows, steps.advance()) {
-      steps.wait_full();
+      steps.wait_full(bulk_rows && p0 + kRows <= end);
       if (p0 + kRows <= any_begin || p0 >= any_end) {
         steps.release(steps.stage);
         continue;
@@ -228,16 +234,17 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint
           s[n][i] = probability<kCapped>(a, s[n][i], scale2, i % 2 ? v.y : v.x, slope[kCapped ? n : 0][i]);
       }
       if (!whole) {
+        // a key is seen by an interval of packed rows
 #pragma unroll
-        for (int n = 0; n < 8; ++n)
+        for (int h = 0; h < 2; ++h) {
+          const QuerySpan span = seeing(a, piece.rows, piece.keys, first_key + warp * 16 + lane / 4 + h * 8, 1, false);
+          const int low = span.begin * a.group - p0 - lane % 4 * 2, high = span.end * a.group - p0 - lane % 4 * 2;
 #pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            const int p = p0 + n * 8 + lane % 4 * 2 + j, key = first_key + warp * 16 + lane / 4;
-            const KeyRange range =
-                p < end ? visible(a, piece.keys - piece.rows + divider.query(p), piece.keys) : KeyRange{0, 0};
-            if (key < range.begin || key >= range.end) s[n][j] = 0;
-            if (key + 8 < range.begin || key + 8 >= range.end) s[n][2 + j] = 0;
-          }
+          for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+              if (n * 8 + j < low || n * 8 + j >= high) s[n][2 * h + j] = 0;
+        }
       }
       uint32_t p[4][4], ds[4][4];
       to_a<8>(p, s);
@@ -285,8 +292,8 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, uint
 
 template <int kD, bool kCapped, int kTiles, int kSteps>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    keys_kernel(const __grid_constant__ AttentionLaunch a, const float* values,
-                const __grid_constant__ WorkOrder order) {
+    keys_kernel(const __grid_constant__ AttentionLaunch a, const float* values, const __grid_constant__ WorkOrder order,
+                const __grid_constant__ TileMaps maps) {
 #if PMETAL_WGMMA
   extern __shared__ unsigned char raw[];
   using L = KeyLayout<kD, kTiles, kSteps>;
@@ -301,10 +308,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<24>();
-    copy_for_keys<kD, kTiles, kSteps>(a, values, order, shared, at_shared + L::kPieces, tiles, steps);
+    copy_for_keys<kD, kTiles, kSteps>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps);
   } else {
     take_registers<24>();
-    multiply_for_keys<kD, kCapped, kTiles, kSteps>(a, shared, at_shared, tiles, steps);
+    multiply_for_keys<kD, kCapped, kTiles, kSteps>(a, maps.has_rows, maps.has_keys, shared, at_shared, tiles, steps);
   }
 #endif
 }
@@ -323,9 +330,9 @@ struct QueryLayout {
 
 #if PMETAL_WGMMA
 template <int kD>
-__device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const float* values, const WorkOrder& order,
-                                                 uint32_t shared, unsigned char* pieces, Ring<1> tiles,
-                                                 Ring<kStages> steps) {
+__device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const TileMaps& maps, const float* values,
+                                                 const WorkOrder& order, uint32_t shared, unsigned char* pieces,
+                                                 Ring<1> tiles, Ring<kStages> steps) {
   using L = QueryLayout<kD>;
   const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
   const int64_t all = a.q.shape[0] * a.q.shape[1];
@@ -346,19 +353,23 @@ __device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = first + half * kRows;
-      load_packed_rows<kD, kRows>(a.q, shared + half * L::kTile, seq.first_row, work.head, divider, at, n_packed);
-      load_packed_rows<kD, kRows>(a.dout, shared + (2 + half) * L::kTile, seq.first_row, work.head, divider, at,
-                                  n_packed);
+      load_packed_rows<kD, kRows>(maps.q, maps.has_rows, tiles.full(), a.q, shared + half * L::kTile, seq.first_row,
+                                  work.head, divider, at, n_packed);
+      load_packed_rows<kD, kRows>(maps.dout, maps.has_rows, tiles.full(), a.dout, shared + (2 + half) * L::kTile,
+                                  seq.first_row, work.head, divider, at, n_packed);
     }
     load_row_values<kBlockRows>(values + (work.head * a.q.shape[0] + seq.first_row) * group, all, shared + L::kValues,
                                 first, n_packed);
     barrier_arrive_after_copies(tiles.full());
     tiles.advance();
+    const int row0 = first_key_row(a, seq.index);
     for (int key = begin; key < end; key += kRows) {
       steps.wait_empty();
       const uint32_t k_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
-      load_key_rows<kD, kRows>(a, a.k, k_tile, seq.index, work.head, key, seq.keys);
-      load_key_rows<kD, kRows>(a, a.v, k_tile + L::kTile, seq.index, work.head, key, seq.keys);
+      load_key_rows<kD, kRows>(maps.k, maps.has_keys, steps.full(), a, a.k, k_tile, seq.index, row0, work.head, key,
+                               seq.keys);
+      load_key_rows<kD, kRows>(maps.v, maps.has_keys, steps.full(), a, a.v, k_tile + L::kTile, seq.index, row0,
+                               work.head, key, seq.keys);
       barrier_arrive_after_copies(steps.full());
       steps.advance();
     }
@@ -373,8 +384,8 @@ __device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const
 }
 
 template <int kD, bool kCapped>
-__device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, uint32_t shared,
-                                                     const unsigned char* at_shared, Ring<1> tiles,
+__device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, bool bulk_rows, bool bulk_keys,
+                                                     uint32_t shared, const unsigned char* at_shared, Ring<1> tiles,
                                                      Ring<kStages> steps) {
   using L = QueryLayout<kD>;
   constexpr int kPanel = kRows * 128;
@@ -382,7 +393,7 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, u
   const GroupDivider divider(a.group);
   const float scale2 = a.scale * kLog2e;
   for (;; tiles.advance()) {
-    tiles.wait_full();
+    tiles.wait_full(true);
     const QueryPiece piece = *reinterpret_cast<const QueryPiece*>(at_shared + L::kPieces);
     if (piece.rows < 0) return;
     const int n_packed = piece.rows * a.group;
@@ -404,15 +415,23 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, u
     const KeyRange early = seen_by(own_first), late = own_first < n_packed ? seen_by(own_last) : KeyRange{0, 0};
     const bool full = own_first + kRows <= n_packed;
 
-    uint32_t q[kD / 16][4], o[kD / 16][4];
-    load_a<kD>(q, shared + warpgroup * L::kTile);
-    load_a<kD>(o, shared + (2 + warpgroup) * L::kTile);
-    tiles.release(0);
+    // Q and dO stay in registers, but not in those of small heads: there ptxas 13.0 gave dS the registers of dO
+    constexpr bool kHeld = kD > 64;
+    [[maybe_unused]] uint32_t q[kD / 16][4], o[kD / 16][4];
+    const uint32_t q_tile = shared + warpgroup * L::kTile, o_tile = q_tile + 2 * L::kTile;
+    const uint64_t q_at = descriptor(q_tile, kPanel), o_at = descriptor(o_tile, kPanel);
+    if constexpr (kHeld) {
+      load_a<kD>(q, q_tile);
+      load_a<kD>(o, o_tile);
+      tiles.release(0);
+    } else if (!bulk_rows || piece.first + kBlockRows > n_packed) {
+      fence_async_proxy();
+    }
     float dq[kD / 8][4];
     int started = 0, held = -1;
 
     for (int base = piece.begin; base < piece.end; base += kRows, steps.advance()) {
-      steps.wait_full();
+      steps.wait_full(bulk_keys && base + kRows <= piece.keys);
       if (base >= late.end || base + kRows <= early.begin) {
         wgmma_wait<0>();
         if (held >= 0) steps.release(held);
@@ -426,10 +445,22 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, u
       float s[8][4], dp[8][4];
       wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < kD / 16; ++k) wgmma<0>(s, q[k], k_at + (column_step<kRows>(k) >> 4), k > 0);
+      for (int k = 0; k < kD / 16; ++k) {
+        const uint32_t step = column_step<kRows>(k) >> 4;
+        if constexpr (kHeld)
+          wgmma<0>(s, q[k], k_at + step, k > 0);
+        else
+          wgmma<0>(s, q_at + step, k_at + step, k > 0);
+      }
       wgmma_commit();
 #pragma unroll
-      for (int k = 0; k < kD / 16; ++k) wgmma<0>(dp, o[k], v_at + (column_step<kRows>(k) >> 4), k > 0);
+      for (int k = 0; k < kD / 16; ++k) {
+        const uint32_t step = column_step<kRows>(k) >> 4;
+        if constexpr (kHeld)
+          wgmma<0>(dp, o[k], v_at + step, k > 0);
+        else
+          wgmma<0>(dp, o_at + step, v_at + step, k > 0);
+      }
       wgmma_commit();
       wgmma_wait<1>();
       pin(s);
@@ -471,6 +502,7 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, u
     wgmma_wait<0>();
     pin(dq);
     if (held >= 0) steps.release(held);
+    if constexpr (!kHeld) tiles.release(0);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int packed = piece.first + row0 + h * 8;
@@ -486,7 +518,7 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, u
 template <int kD, bool kCapped>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     queries_kernel(const __grid_constant__ AttentionLaunch a, const float* values,
-                   const __grid_constant__ WorkOrder order) {
+                   const __grid_constant__ WorkOrder order, const __grid_constant__ TileMaps maps) {
 #if PMETAL_WGMMA
   extern __shared__ unsigned char raw[];
   using L = QueryLayout<kD>;
@@ -501,10 +533,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<24>();
-    copy_for_queries<kD>(a, values, order, shared, at_shared + L::kPieces, tiles, steps);
+    copy_for_queries<kD>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps);
   } else {
     take_registers<24>();
-    multiply_for_queries<kD, kCapped>(a, shared, at_shared, tiles, steps);
+    multiply_for_queries<kD, kCapped>(a, maps.has_rows, maps.has_keys, shared, at_shared, tiles, steps);
   }
 #endif
 }
@@ -517,7 +549,8 @@ void run_keys(StreamHandle stream, const AttentionLaunch& a, const float* values
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
   const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, a.max_q * a.group * kD * 4);
-  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order);
+  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
+                                                                                             make_maps(a, kRows));
 }
 
 template <int kD, bool kCapped>
@@ -529,7 +562,8 @@ void run_queries(StreamHandle stream, const AttentionLaunch& a, const float* val
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
   const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.k.shape[1] * a.sequences,
                         a.max_kv * kD * 4);
-  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order);
+  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
+                                                                                             make_maps(a, kRows));
 }
 
 void run_row_values(StreamHandle stream, const AttentionLaunch& a, float* values) {
@@ -546,7 +580,11 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
 }  // namespace
 
 void launch_attention_backward_sm90(StreamHandle stream, const AttentionLaunch& a) {
-  a.softcap > 0 ? run<128, true>(stream, a) : run<128, false>(stream, a);
+  const int64_t d = a.q.shape[2] > a.out.shape[2] ? a.q.shape[2] : a.out.shape[2];
+  if (a.softcap > 0)
+    d <= 64 ? run<64, true>(stream, a) : run<128, true>(stream, a);
+  else
+    d <= 64 ? run<64, false>(stream, a) : run<128, false>(stream, a);
 }
 
 }  // namespace pmetal::cuda

@@ -31,9 +31,9 @@ static_assert(Layout<128>::kAll <= kSharedLimit);
 
 #if PMETAL_WGMMA
 template <int kD>
-__device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const WorkOrder& order, uint32_t shared,
-                                           unsigned char* pieces, Ring<kQueryStages> queries, Ring<kKeyStages> keys,
-                                           Ring<kKeyStages> values) {
+__device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const TileMaps& maps, const WorkOrder& order,
+                                           uint32_t shared, unsigned char* pieces, Ring<kQueryStages> queries,
+                                           Ring<kKeyStages> keys, Ring<kKeyStages> values) {
   using L = Layout<kD>;
   const int heads = static_cast<int>(a.q.shape[1]) / a.group;
   const GroupDivider divider(a.group);
@@ -45,9 +45,11 @@ __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const WorkO
     const int last = min(first + kBlockRows, n_packed) - 1;
     const int begin = visible(a, seq.query_of(divider.query(first)), seq.keys).begin / kKeys;
     const int end = (visible(a, seq.query_of(divider.query(last)), seq.keys).end + kKeys - 1) / kKeys;
+    const int row0 = first_key_row(a, seq.index);
     const auto copy_keys = [&](int t) {
       keys.wait_empty();
-      load_key_rows<kD, kKeys>(a, a.k, shared + L::kKeyTiles + keys.stage * L::kTile, seq.index, work.head, t * kKeys,
+      load_key_rows<kD, kKeys>(maps.k, maps.has_keys, keys.full(), a, a.k,
+                               shared + L::kKeyTiles + keys.stage * L::kTile, seq.index, row0, work.head, t * kKeys,
                                seq.keys);
       barrier_arrive_after_copies(keys.full());
       keys.advance();
@@ -60,7 +62,8 @@ __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const WorkO
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      load_packed_rows<kD, kWarpgroupRows>(a.q, shared + L::kQueries + (queries.stage * 2 + half) * L::kQueryTile,
+      load_packed_rows<kD, kWarpgroupRows>(maps.q, maps.has_rows, queries.full(), a.q,
+                                           shared + L::kQueries + (queries.stage * 2 + half) * L::kQueryTile,
                                            seq.first_row, work.head, divider, first + half * kWarpgroupRows, n_packed);
     barrier_arrive_after_copies(queries.full());
     queries.advance();
@@ -68,7 +71,8 @@ __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const WorkO
     for (int t = begin; t < end; ++t) {
       if (t + 1 < end) copy_keys(t + 1);
       values.wait_empty();
-      load_key_rows<kD, kKeys>(a, a.v, shared + L::kValues + values.stage * L::kTile, seq.index, work.head, t * kKeys,
+      load_key_rows<kD, kKeys>(maps.v, maps.has_keys, values.full(), a, a.v,
+                               shared + L::kValues + values.stage * L::kTile, seq.index, row0, work.head, t * kKeys,
                                seq.keys);
       barrier_arrive_after_copies(values.full());
       values.advance();
@@ -92,19 +96,20 @@ __device__ __forceinline__ void give_turn(int warpgroup) {
 }
 
 template <int kD, bool kCapped, bool kTurns, bool kRegisterQueries, bool kSkipRescale>
-__device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_t shared, const unsigned char* pieces,
-                                               Ring<kQueryStages> queries, Ring<kKeyStages> keys,
-                                               Ring<kKeyStages> values) {
+__device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, bool bulk_rows, bool bulk_keys,
+                                               uint32_t shared, const unsigned char* pieces, Ring<kQueryStages> queries,
+                                               Ring<kKeyStages> keys, Ring<kKeyStages> values) {
   using L = Layout<kD>;
   const int warpgroup = warpgroup_index() - 1, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const GroupDivider divider(a.group);
   const float factor2 = kCapped ? 1.f : a.scale * kLog2e;  // from scores as kept here to powers of two
   if (kTurns && warpgroup == 1) give_turn(warpgroup);
   for (;; queries.advance()) {
-    queries.wait_full();
+    queries.wait_full(true);
     const Piece piece = reinterpret_cast<const Piece*>(pieces)[queries.stage];
     if (piece.rows < 0) return;
     const int n_packed = piece.rows * a.group, begin = piece.begin, end = piece.end;
+    if (!bulk_rows || piece.first + kBlockRows > n_packed) fence_async_proxy();
     const auto query_of = [&](int p) { return piece.keys - piece.rows + divider.query(p); };
     const int row0 = piece.first + warpgroup * kWarpgroupRows + warp * 16 + lane / 4;
 
@@ -196,7 +201,7 @@ __device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_
     };
 
     if (begin < end) {
-      keys.wait_full();
+      keys.wait_full(bulk_keys && begin * kKeys + kKeys <= piece.keys);
       multiply_scores();
       wgmma_wait<0>();
       pin(s);
@@ -205,10 +210,10 @@ __device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_
       soften(begin);
       to_a<kKeys / 8>(p, s);
       for (int t = begin + 1; t < end; ++t) {
-        keys.wait_full();
+        keys.wait_full(bulk_keys && t * kKeys + kKeys <= piece.keys);
         if constexpr (kTurns) wait_turn(warpgroup);
         multiply_scores();
-        values.wait_full();
+        values.wait_full(bulk_keys);  // whole: there are keys after it
         multiply_values();
         if constexpr (kTurns) give_turn(warpgroup);
         wgmma_wait<1>();
@@ -216,6 +221,9 @@ __device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_
         keys.release(keys.stage);
         keys.advance();
         soften(t);
+        // Never true. It keeps the softmax before the wait, which ptxas otherwise moves up: the values' product runs
+        // on.
+        if (__any_sync(0xffffffffu, sum[0] < 0 || sum[1] < 0)) break;
         wgmma_wait<0>();
         pin(out);
         keep(p);
@@ -230,7 +238,7 @@ __device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_
         to_a<kKeys / 8>(p, s);
       }
       if constexpr (!kRegisterQueries) queries.release(queries.stage);
-      values.wait_full();
+      values.wait_full(bulk_keys && end * kKeys <= piece.keys);
       multiply_values();
       wgmma_wait<0>();
       pin(out);
@@ -275,7 +283,8 @@ __device__ __forceinline__ void multiply_tiles(const AttentionLaunch& a, uint32_
 
 template <int kD, bool kCapped, bool kTurns, bool kRegisterQueries, bool kSkipRescale>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    attention_kernel(const __grid_constant__ AttentionLaunch a, const __grid_constant__ WorkOrder order) {
+    attention_kernel(const __grid_constant__ AttentionLaunch a, const __grid_constant__ WorkOrder order,
+                     const __grid_constant__ TileMaps maps) {
 #if PMETAL_WGMMA
   extern __shared__ unsigned char raw[];
   using L = Layout<kD>;
@@ -291,10 +300,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<40>();
-    copy_tiles<kD>(a, order, shared, pieces, queries, keys, values);
+    copy_tiles<kD>(a, maps, order, shared, pieces, queries, keys, values);
   } else {
     take_registers<40>();
-    multiply_tiles<kD, kCapped, kTurns, kRegisterQueries, kSkipRescale>(a, shared, pieces, queries, keys, values);
+    multiply_tiles<kD, kCapped, kTurns, kRegisterQueries, kSkipRescale>(a, maps.has_rows, maps.has_keys, shared, pieces,
+                                                                        queries, keys, values);
   }
 #endif
 }
@@ -306,7 +316,8 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
   allow_shared(limit, reinterpret_cast<const void*>(kernel), Layout<kD>::kAll);
   const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.q.shape[1] / a.group * a.sequences,
                         a.max_kv * kD * 4);
-  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, Layout<kD>::kAll, stream>>>(a, order);
+  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, Layout<kD>::kAll, stream>>>(
+      a, order, make_maps(a, kKeys));
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 // next piece run while the last one is finished. Tiles lie as wgmma.cuh says.
 #pragma once
 
+#include <cuda.h>
+
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/wgmma.cuh"
 
@@ -78,9 +80,6 @@ __device__ __forceinline__ void barrier_arrive_after_copies(uint32_t at) {
 }
 __device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
   uint32_t done;
-#ifdef PMETAL_BOUNDED_WAITS
-  int polls = 0;
-#endif
   do {
     asm volatile(
         "{\n"
@@ -91,10 +90,12 @@ __device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t parity) {
         : "=r"(done)
         : "r"(at), "r"(parity)
         : "memory");
-#ifdef PMETAL_BOUNDED_WAITS
-    if (++polls > 2000000) __trap();
-#endif
   } while (!done);
+}
+
+// announces bytes that bulk copies will bring to this phase; before this thread's arrival
+__device__ __forceinline__ void barrier_expect(uint32_t at, int bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
 }
 
 // A ring of stages with a full and an empty barrier each: full[kStages], empty[kStages].
@@ -112,9 +113,10 @@ struct Ring {
     }
   }
   __device__ __forceinline__ uint32_t full() const { return barriers + stage * 8; }
-  __device__ __forceinline__ void wait_full() const {
+  // bulk: nothing but the bulk copy engine filled the stage, so that the matrix unit may read it as it is
+  __device__ __forceinline__ void wait_full(bool bulk) const {
     barrier_wait(full(), phase);
-    fence_async_proxy();
+    if (!bulk) fence_async_proxy();
   }
   __device__ __forceinline__ void wait_empty() const { barrier_wait(barriers + (kStages + stage) * 8, phase ^ 1); }
   // once a warp
@@ -156,10 +158,50 @@ struct Copy {
   }
 };
 
+// Whole tiles that lie evenly in memory come by the bulk copy engine, through a map of the tensor that the host made: a
+// box of 64 columns, all heads of a group and as many rows as fill a tile. One thread starts them.
+struct TileMaps {
+  CUtensorMap q, dout, k, v;  // q and dout for kWarpgroupRows packed rows, k and v for 64 keys
+  bool has_rows, has_keys;
+};
+template <int kD, int kRows>
+__device__ __forceinline__ void copy_box(const CUtensorMap& map, uint32_t tile, uint32_t barrier, int head, int row) {
+#if PMETAL_WGMMA
+#pragma unroll
+  for (int panel = 0; panel < kD / 64; ++panel)
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+            "r"(tile + panel * kRows * 128),
+        "l"(&map), "r"(barrier), "r"(panel * 64), "r"(head), "r"(row)
+        : "memory");
+#endif
+}
+
+template <int kD, int kRows>
+__device__ __forceinline__ void copy_page(const CUtensorMap& map, uint32_t tile, uint32_t barrier, int head, int page) {
+#if PMETAL_WGMMA
+#pragma unroll
+  for (int panel = 0; panel < kD / 64; ++panel)
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+        "[%2];" ::"r"(tile + panel * kRows * 128),
+        "l"(&map), "r"(barrier), "r"(panel * 64), "r"(0), "r"(head), "r"(page)
+        : "memory");
+#endif
+}
+
 // Packed rows [first, first + kRows) of a sequence and key head into a tile; those from `n` on are zeros.
 template <int kD, int kRows>
-__device__ __forceinline__ void load_packed_rows(const View& x, uint32_t tile, int first_row, int head,
-                                                 const GroupDivider& divider, int first, int n) {
+__device__ __forceinline__ void load_packed_rows(const CUtensorMap& map, bool mapped, uint32_t barrier, const View& x,
+                                                 uint32_t tile, int first_row, int head, const GroupDivider& divider,
+                                                 int first, int n) {
+  if (mapped && first + kRows <= n) {
+    if (threadIdx.x % kWarpgroup == 0) {
+      barrier_expect(barrier, kRows * kD * 2);
+      copy_box<kD, kRows>(map, tile, barrier, head * divider.group, first_row + divider.query(first));
+    }
+    return;
+  }
   using C = Copy<kD, kRows>;
   const int c = C::chunk(), r0 = C::row(), group = divider.group;
   const uint32_t to = panel_address<kRows>(tile, r0, c);
@@ -179,10 +221,29 @@ __device__ __forceinline__ void load_packed_rows(const View& x, uint32_t tile, i
   }
 }
 
-// Keys [first, first + kRows), first a multiple of 64, of a sequence and key head; those from `keys` on are zeros.
+// Keys [first, first + kRows), first a multiple of 64, of a sequence and key head; those from `keys` on are zeros. Keys
+// that are not paged begin at row0.
+__device__ __forceinline__ int first_key_row(const AttentionLaunch& a, int s) {
+  return a.page_table.data ? 0 : a.cu_k.as<int32_t>()[s];
+}
 template <int kD, int kRows>
-__device__ __forceinline__ void load_key_rows(const AttentionLaunch& a, const View& x, uint32_t tile, int s, int head,
-                                              int first, int keys) {
+__device__ __forceinline__ void load_key_rows(const CUtensorMap& map, bool mapped, uint32_t barrier,
+                                              const AttentionLaunch& a, const View& x, uint32_t tile, int s, int row0,
+                                              int head, int first, int keys) {
+  if (mapped && first + kRows <= keys) {
+    const int thread = threadIdx.x % kWarpgroup;
+    if (a.page_table.data) {  // a thread for each page
+      if (thread < kRows / kKeyTile) {
+        const int page = a.page_table.as<int32_t>()[s * a.page_table.strides[0] + first / kKeyTile + thread];
+        barrier_expect(barrier, kKeyTile * kD * 2);
+        copy_page<kD, kRows>(map, tile + thread * kKeyTile * 128, barrier, head, page);
+      }
+    } else if (thread == 0) {
+      barrier_expect(barrier, kRows * kD * 2);
+      copy_box<kD, kRows>(map, tile, barrier, head, row0 + first);
+    }
+    return;
+  }
   using C = Copy<kD, kRows>;
   const bool paged = a.page_table.data != nullptr;
   const int c = C::chunk(), r0 = C::row();
@@ -193,14 +254,46 @@ __device__ __forceinline__ void load_key_rows(const AttentionLaunch& a, const Vi
 #pragma unroll
   for (int page = 0; page < kRows / kKeyTile; ++page) {
     const int key = first + page * kKeyTile;
-    const int64_t base = key < keys ? key_offset(a, x, s, head, key) : 0;
-    // `from` is only followed for rows that exist
-    const bf16* from = x.as<bf16>() + base + r0 * step + c * 8;
+    int64_t base = (row0 + key) * step + head * x.strides[1];
+    if (paged) base = key < keys ? key_offset(a, x, s, head, key) : 0;
+    const bf16* from = x.as<bf16>() + base + r0 * step + c * 8;  // only followed for rows that exist
     if (page == 0)
       C::template rows<0, kPage>(to, from, C::kStep * step, exist);
     else
       C::template rows<kRows / kKeyTile == 2 ? kPage : 0, kPage>(to, from, C::kStep * step, exist);
   }
+}
+
+// A map of x: [rows, heads, d] in boxes of `rows` rows, `heads` heads and 64 columns, or pages [pages, heads, 64, d] in
+// boxes of a page, a head and 64 columns.
+inline bool make_map(CUtensorMap& map, const View& x, int heads, int rows) {
+  using Encode = decltype(&cuTensorMapEncodeTiled);
+  static const Encode encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
+        cudaSuccess)
+      found = nullptr;
+    return reinterpret_cast<Encode>(found);
+  }();
+  if (!encode) return false;
+  cuuint64_t sizes[4], strides[3];
+  for (int i = 0; i < x.rank; ++i) sizes[i] = static_cast<cuuint64_t>(x.shape[x.rank - 1 - i]);
+  for (int i = 0; i + 1 < x.rank; ++i) strides[i] = static_cast<cuuint64_t>(x.strides[x.rank - 2 - i] * 2);
+  const bool pages = x.rank == 4;
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(pages ? kKeyTile : heads),
+                            static_cast<cuuint32_t>(pages ? 1 : rows), 1},
+                   steps[] = {1, 1, 1, 1};
+  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(x.rank), x.data, sizes, strides, box,
+                steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+inline TileMaps make_maps(const AttentionLaunch& a, int keys) {
+  TileMaps m{};
+  m.has_rows = kWarpgroupRows % a.group == 0 && make_map(m.q, a.q, a.group, kWarpgroupRows / a.group) &&
+               (!a.dout.data || make_map(m.dout, a.dout, a.group, kWarpgroupRows / a.group));
+  m.has_keys = make_map(m.k, a.k, 1, keys) && make_map(m.v, a.v, 1, keys);
+  return m;
 }
 
 // ---- operands in registers ----
