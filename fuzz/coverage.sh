@@ -7,7 +7,7 @@ name=$1
 case $name in
   json) files="src/formats/json.cc src/formats/json_events.cc src/formats/json_reader.cc" ;;
   json_lines) files="src/formats/json_stream.cc src/formats/compression.cc" ;;
-  parquet) files="src/formats/parquet.cc src/formats/parquet_decode.cc src/formats/parquet_schema.cc src/formats/thrift.cc" ;;
+  parquet) files="src/formats/parquet.cc src/formats/parquet_decode.cc src/formats/parquet_schema.cc src/formats/thrift.cc src/formats/block_codec.cc" ;;
   record) files="src/data/record.cc" ;;
   jinja) files=$(ls src/text/template/*.cc | grep -v _test) ;;
   chat_request) files=$(ls src/text/chat/*.cc src/text/chat/parsers/*.cc | grep -v -e _test -e model_dir) ;;

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "formats/json.h"
-#include "formats/json_stream.h"
+#include "formats/text.h"
 
 namespace pmetal::data {
 namespace {
@@ -36,14 +36,12 @@ class Fields {
   Fields(object fields, std::string where) : fields_(fields), where_(std::move(where)) {}
 
   bool has(std::string_view name) const {
-    element value;
-    return fields_.at_key(name).get(value) == simdjson::SUCCESS && !value.is_null();
+    const auto value = find(name);
+    return value && !value->is_null();
   }
   element get(std::string_view name) const {
-    element value;
-    if (fields_.at_key(name).get(value) != simdjson::SUCCESS)
-      fail(ErrorCode::kInvalidInput, "{}: no field \"{}\"; the columns are {}", where_, name, list());
-    return value;
+    if (const auto value = find(name)) return *value;
+    fail(ErrorCode::kInvalidInput, "{}: no field \"{}\"; the columns are {}", where_, name, list());
   }
   // text of a field; numbers and booleans are written as JSON writes them
   std::string text(std::string_view name) const {
@@ -63,6 +61,16 @@ class Fields {
     if (!value.is_array()) wrong(name, "a list", value);
     return value.get_array();
   }
+  // the same where a list is meant and its JSON text is taken as well, as CSV files and some Parquet files hold it
+  array list_or_text_of(std::string_view name, simdjson::dom::parser& parser) const {
+    const element value = get(name);
+    if (!value.is_string()) return list_of(name);
+    element inner;
+    if (parser.parse(std::string(std::string_view(value))).get(inner) != simdjson::SUCCESS || !inner.is_array())
+      fail(ErrorCode::kInvalidInput, "{}: field \"{}\" must be a list, it is text that is not a JSON list", where_,
+           name);
+    return inner.get_array();
+  }
   bool is_list(std::string_view name) const { return has(name) && get(name).is_array(); }
   [[noreturn]] void wrong(std::string_view name, std::string_view expected, element value) const {
     fail(ErrorCode::kInvalidInput, "{}: field \"{}\" must be {}, it is {}", where_, name, expected, type_name(value));
@@ -80,6 +88,13 @@ class Fields {
   const std::string& where() const { return where_; }
 
  private:
+  // of a name that occurs twice the last value counts, as in Python
+  std::optional<element> find(std::string_view name) const {
+    std::optional<element> found;
+    for (auto field : fields_)
+      if (field.key == name) found = field.value;
+    return found;
+  }
   object fields_;
   std::string where_;
 };
@@ -93,9 +108,9 @@ std::string message_json(std::string_view role, std::string_view content) {
 }
 
 // Checks a list of messages and appends them, comma-separated, to `out`; returns how many there were.
-int64_t append_messages(const Fields& row, std::string_view field, std::string& out) {
+int64_t append_messages(const Fields& row, std::string_view field, array messages, std::string& out) {
   int64_t n = 0;
-  for (element item : row.list_of(field)) {
+  for (element item : messages) {
     const auto name = [&](std::string_view part) { return fmt::format("{}[{}]{}", field, n, part); };
     if (!item.is_object()) row.wrong(name(""), "an object {role, content}", item);
     element role, content;
@@ -117,6 +132,9 @@ int64_t append_messages(const Fields& row, std::string_view field, std::string& 
   if (n == 0) fail(ErrorCode::kInvalidInput, "{}: field \"{}\" is an empty list", row.where(), field);
   return n;
 }
+int64_t append_messages(const Fields& row, std::string_view field, std::string& out) {
+  return append_messages(row, field, row.list_of(field), out);
+}
 
 std::string_view role_of(std::string_view from) {
   if (from == "human" || from == "user") return "user";
@@ -126,11 +144,11 @@ std::string_view role_of(std::string_view from) {
   return {};
 }
 
-void read_sharegpt(const Fields& row, Record& record) {
+void read_sharegpt(const Fields& row, simdjson::dom::parser& parser, Record& record) {
   int64_t n = 0;
   std::string out;
   if (row.has("system") && !row.text("system").empty()) out = message_json("system", row.text("system"));
-  for (element item : row.list_of("conversations")) {
+  for (element item : row.list_or_text_of("conversations", parser)) {
     const auto name = [&](std::string_view part) { return fmt::format("conversations[{}]{}", n, part); };
     if (!item.is_object()) row.wrong(name(""), "an object {from, value}", item);
     element from, value;
@@ -158,17 +176,11 @@ void read_sharegpt(const Fields& row, Record& record) {
 void read_tools(const Fields& row, simdjson::dom::parser& parser, Record& record) {
   if (!row.has("tools")) return;
   const element value = row.get("tools");
-  if (value.is_array()) {
-    if (value.get_array().size() > 0) record.tools = simdjson::to_string(value);
-    return;
-  }
-  if (!value.is_string()) row.wrong("tools", "a list of tool definitions, or its JSON text", value);
-  const std::string text{std::string_view(value)};
-  if (text.empty()) return;
-  element inner;
-  if (parser.parse(text).get(inner) != simdjson::SUCCESS || !inner.is_array())
-    fail(ErrorCode::kInvalidInput, "{}: field \"tools\" is text that is not a JSON list", row.where());
-  if (inner.get_array().size() > 0) record.tools = simdjson::to_string(inner);
+  if (value.is_string() && std::string_view(value).empty()) return;
+  if (!value.is_array() && !value.is_string())
+    row.wrong("tools", "a list of tool definitions, or its JSON text", value);
+  const array tools = row.list_or_text_of("tools", parser);
+  if (tools.size() > 0) record.tools = simdjson::to_string(tools);
 }
 
 void chat_of_two(Record& record, std::string prompt, std::string answer) {
@@ -318,20 +330,33 @@ std::optional<RecordFormat> detect_format(const std::vector<std::string>& column
 struct RecordParser::Impl {
   ColumnFlags flags;
   simdjson::dom::parser parser, inner;
-  std::string finite;  // the row without NaN
+  std::string finite;  // the row in the words of simdjson
 
   object parse(const Row& row) {
     element root;
     auto error = parser.parse(row.json).get(root);
-    // Python writes NaN and Infinity for what JSON has no words for: read as null
-    if (error && (row.json.find("NaN") != std::string::npos || row.json.find("Infinity") != std::string::npos)) {
-      finite = formats::dump_json(formats::parse_json(row.json, row.where()), -1, formats::NonFinite::kNull);
+    // What Python reads and simdjson does not: NaN and Infinity (null here), integers beyond 64 bits
+    if (error) {
+      finite = in_words_of_simdjson(row);
       error = parser.parse(finite).get(root);
     }
     if (error) fail(ErrorCode::kInvalidInput, "{}: not valid JSON: {}", row.where(), simdjson::error_message(error));
     if (!root.is_object())
       fail(ErrorCode::kInvalidInput, "{}: a record must be an object, this is {}", row.where(), type_name(root));
     return root.get_object();
+  }
+
+  static std::string in_words_of_simdjson(const Row& row) {
+    const std::string source = "at line";
+    try {
+      return formats::dump_json(formats::parse_json(row.json, source), -1, formats::NonFinite::kNull);
+    } catch (const Error& e) {
+      // "at line:<line>:<column>: <what>", where a record of JSON Lines has one line
+      std::string_view what = e.what();
+      what.remove_prefix(std::min(source.size() + 1, what.size()));
+      if (what.starts_with("1:")) what.remove_prefix(2);
+      fail(ErrorCode::kInvalidInput, "{}: not valid JSON: at character {}", row.where(), what);
+    }
   }
 
   bool read_by_flags(const Fields& row, Record& record) {
@@ -385,10 +410,10 @@ Record RecordParser::parse(const Row& source) {
       record.text = row.text(row.has("text") || !row.has("content") ? "text" : "content");
       break;
     case RecordFormat::kAlpaca: read_alpaca(row, record); break;
-    case RecordFormat::kShareGpt: read_sharegpt(row, record); break;
+    case RecordFormat::kShareGpt: read_sharegpt(row, impl_->inner, record); break;
     case RecordFormat::kMessages: {
       std::string out;
-      append_messages(row, "messages", out);
+      append_messages(row, "messages", row.list_or_text_of("messages", impl_->inner), out);
       record.messages = "[" + out + "]";
       break;
     }

@@ -10,7 +10,7 @@
 //   prompt completion|response   strings: plain continuation; message lists: a chat, loss on the completion
 //   question answer, prompt answer, input output     a chat of two turns (plain text for a model without a template)
 //   input_ids [labels]           ready tokens
-// Column flags come first. What does not fit is Error(kInvalidInput) naming file, line and field, or listing the
+// Lists of turns and `tools` may also be their JSON text. Column flags come first. What does not fit is Error(kInvalidInput) naming file, line and field, or listing the
 // columns.
 #pragma once
 

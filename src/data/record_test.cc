@@ -67,6 +67,15 @@ TEST(Record, Messages_pass_through_with_everything_they_carry) {
   EXPECT_EQ(parse(R"({"messages":[{"role":"user","content":"c"}],"tools":[]})").tools, "");
 }
 
+TEST(Record, Lists_of_turns_may_be_their_json_text_as_in_csv_files) {
+  EXPECT_EQ(parse(R"({"messages":"[{\"role\":\"user\",\"content\":\"c\"}]","tools":"[]"})").messages,
+            R"([{"role":"user","content":"c"}])");
+  EXPECT_EQ(parse(R"({"conversations":"[{\"from\":\"human\",\"value\":\"c\"}]","tools":""})").messages,
+            R"([{"role":"user","content":"c"}])");
+  EXPECT_THAT(message(R"({"conversations":"{}"})"), ::testing::HasSubstr("f.jsonl:7: field \"conversations\""));
+  EXPECT_THAT(message(R"({"messages":"[{\"role\":3}]"})"), ::testing::HasSubstr("messages[0].role"));
+}
+
 TEST(Record, Reasoning_wraps_the_thoughts) {
   EXPECT_EQ(parse(R"({"problem":"p","thinking":"t","solution":"s"})").completion, "<think>\nt\n</think>\n\ns");
   EXPECT_EQ(parse(R"({"problem":"p","solution":"s"})").completion, "s");
@@ -113,10 +122,16 @@ TEST(Record, Errors_name_file_line_and_field) {
               HasSubstr("messages[1].role"));
   EXPECT_THAT(message(R"({"messages":[{"role":"user"}]})"), HasSubstr("messages[0].content"));
   EXPECT_THAT(message(R"({"messages":[]})"), HasSubstr("empty list"));
-  EXPECT_THAT(message(R"({"messages":"x"})"), HasSubstr("must be a list, it is text"));
+  EXPECT_THAT(message(R"({"messages":"x"})"), HasSubstr("must be a list, it is text that"));
   EXPECT_THAT(message(R"({"input_ids":[1,-2]})"), HasSubstr("input_ids[1]"));
   EXPECT_THAT(message(R"({"input_ids":[1,2],"labels":[1]})"), HasSubstr("1 labels for 2"));
   EXPECT_THAT(message(R"({"messages":[{"role":"user","content":"c"}],"tools":"{"})"), HasSubstr("\"tools\""));
+}
+
+TEST(Record, What_Python_reads_is_read) {
+  EXPECT_EQ(parse(R"({"text":"a","text":"b"})").text, "b");
+  EXPECT_EQ(parse(R"({"text":"a","id":123456789012345678901234567890,"x":NaN,"y":-Infinity})").text, "a");
+  EXPECT_THAT(message(R"({"text":"a",})"), ::testing::HasSubstr("f.jsonl:7: not valid JSON: at character 13: "));
 }
 
 TEST(Record, The_answer_column_is_kept_for_exact_match) {

@@ -10,6 +10,7 @@
 #include "formats/csv.h"
 #include "formats/json_stream.h"
 #include "formats/parquet.h"
+#include "formats/text.h"
 
 namespace pmetal::data {
 namespace {
@@ -72,6 +73,11 @@ class CsvSource final : public Source {
       : file_(shared_name(path)), reader_(formats::open_input(path), path.string(), separator) {
     if (!reader_.next(columns_))
       fail(ErrorCode::kInvalidInput, "{}: the file is empty; the first line must name the columns", *file_);
+    for (size_t i = 0; i < columns_.size(); ++i)
+      if (std::find(columns_.begin(), columns_.begin() + static_cast<std::ptrdiff_t>(i), columns_[i]) !=
+          columns_.begin() + static_cast<std::ptrdiff_t>(i))
+        fail(ErrorCode::kInvalidInput, "{}:{}: the header names the column \"{}\" twice", *file_, reader_.line(),
+             columns_[i]);
   }
   bool next(Row& row) override {
     if (!reader_.next(fields_)) return false;
@@ -222,7 +228,7 @@ std::unique_ptr<Source> open_one(const fs::path& path, const std::string& separa
     case Kind::kJsonl: return std::make_unique<JsonlSource>(path);
     case Kind::kJson: return std::make_unique<JsonSource>(path);
     case Kind::kParquet: return std::make_unique<ParquetSource>(path);
-    case Kind::kCsv: return std::make_unique<CsvSource>(path, ',');
+    case Kind::kCsv: return std::make_unique<CsvSource>(path, formats::CsvReader::kTold);
     case Kind::kTsv: return std::make_unique<CsvSource>(path, '\t');
     case Kind::kText: return std::make_unique<TextSource>(path, separator);
     case Kind::kArrow:

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/testing.h"
+#include "formats/block_codec.h"
 #include "formats/compression.h"
 
 namespace pmetal::data {
@@ -106,6 +107,10 @@ TEST_F(SourceTest, Csv_follows_rfc_4180) {
   EXPECT_EQ(read(write("a.csv", "\xef\xbb\xbfq,a\r\n\"x, \"\"y\"\"\",\"two\nlines\"\r\n,z\r\n")),
             (std::vector<std::string>{R"({"q":"x, \"y\"","a":"two\nlines"})", R"({"q":"","a":"z"})"}));
   EXPECT_EQ(read(write("a.tsv", "q\ta\n1\t2,3\n")), (std::vector<std::string>{R"({"q":"1","a":"2,3"})"}));
+  EXPECT_EQ(read(write("f.csv", "\"q;,\";a\n1,5;2\n")), (std::vector<std::string>{R"({"q;,":"1,5","a":"2"})"}));
+  EXPECT_EQ(read(write("g.csv", "q\ta\r\n1;x\t2\r\n")), (std::vector<std::string>{R"({"q":"1;x","a":"2"})"}));
+  EXPECT_EQ(read(write("h.csv", "q;r,a\n1;x,2\n")), (std::vector<std::string>{R"({"q;r":"1;x","a":"2"})"}));
+  EXPECT_THAT(message([&] { read(write("i.csv", "\nq,a,q\n")); }), ::testing::HasSubstr("i.csv:2: the header names"));
   EXPECT_THAT(message([&] { read(write("b.csv", "q,a\n1,2,3\n")); }), ::testing::HasSubstr("b.csv:2: 3 fields"));
   EXPECT_THAT(message([&] { read(write("c.csv", "q\n\"open\n")); }), ::testing::HasSubstr("never closed"));
   EXPECT_THAT(message([&] { read(write("d.csv", "q\n\"a\"b\n")); }), ::testing::HasSubstr("d.csv:2"));

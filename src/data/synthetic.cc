@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "data/source.h"
 #include "data/synthetic_parts.h"
-#include "formats/json_stream.h"
+#include "formats/text.h"
 
 namespace pmetal::data {
 namespace {

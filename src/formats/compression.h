@@ -1,11 +1,10 @@
-// Compressed bytes: streams (.gz, .zst, plain) read in constant memory, and whole blocks (Parquet pages).
-// Every size is checked before memory is taken. Errors: Error(kInvalidInput) naming the object and the codec.
+// Streams of bytes (.gz, .zst, plain) read in constant memory, and their lines.
+// Errors: Error(kInvalidInput) naming the object and the codec.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 
@@ -43,11 +42,5 @@ class LineReader {
 
 // A line or record longer than this is refused: it is held in memory several times while it is parsed.
 inline constexpr size_t kMaxRecordBytes = size_t{256} << 20;
-
-enum class BlockCodec : uint8_t { kNone, kSnappy, kGzip, kZstd, kLz4Raw };
-
-// exactly `size` bytes out, else an error; `what` names the block
-std::string decompress_block(BlockCodec codec, std::string_view bytes, size_t size, const std::string& what);
-std::string compress_block(BlockCodec codec, std::string_view bytes);  // not kLz4Raw
 
 }  // namespace pmetal::formats

@@ -8,6 +8,31 @@ CsvReader::CsvReader(std::unique_ptr<InputStream> input, std::string name, char 
     : input_(std::move(input)), name_(std::move(name)), buffer_(size_t{1} << 16, '\0'), separator_(separator) {
   fill();
   if (std::string_view(buffer_.data(), end_).starts_with("\xef\xbb\xbf")) position_ = 3;
+  if (separator_ == kTold) separator_ = separator_of_header();
+}
+
+// looks no further than the buffer holds: header lines are short
+char CsvReader::separator_of_header() {
+  char found = ',';
+  bool is_quoted = false, is_inside = false;
+  for (size_t i = position_; i < end_ || fill_more(); ++i) {
+    const char c = buffer_[i];
+    const bool is_line_end = c == '\n' || c == '\r';
+    if (!is_inside && is_line_end) continue;  // blank lines before it
+    is_inside = true;
+    if (c == '"') is_quoted = !is_quoted;
+    if (is_quoted) continue;
+    if (c == ',') return c;
+    if (is_line_end) break;
+    if (found == ',' && (c == ';' || c == '\t')) found = c;
+  }
+  return found;
+}
+
+bool CsvReader::fill_more() {
+  const size_t n = end_ < buffer_.size() ? input_->read(buffer_.data() + end_, buffer_.size() - end_) : 0;
+  end_ += n;
+  return n > 0;
 }
 
 bool CsvReader::fill() {

@@ -1,5 +1,6 @@
 // CSV as in RFC 4180: fields in double quotes may hold separators, line ends and doubled quotes; "\n" and "\r\n" end
-// a record; a byte-order mark is skipped. Streaming, constant memory.
+// a record; a byte-order mark is skipped. Streaming, constant memory. Where no separator is
+// given, the first line tells it: a comma, or a semicolon or tab where there is no comma outside of quotes.
 #pragma once
 
 #include <memory>
@@ -12,6 +13,7 @@ namespace pmetal::formats {
 
 class CsvReader {
  public:
+  static constexpr char kTold = '\0';  // the separator is what the first line shows
   CsvReader(std::unique_ptr<InputStream> input, std::string name, char separator = ',');
   // The fields of the next record; false at the end. Blank lines are skipped. A stray quote or an open quoted field
   // at the end of the file is Error(kInvalidInput) with file and line.
@@ -22,6 +24,8 @@ class CsvReader {
   int get();
   int peek();
   bool fill();
+  bool fill_more();
+  char separator_of_header();
   std::unique_ptr<InputStream> input_;
   std::string name_, buffer_;
   char separator_;

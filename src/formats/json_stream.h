@@ -29,8 +29,4 @@ class JsonSplitter {
   bool first_ = true;
 };
 
-// appends `text` as a JSON string with quotes; invalid UTF-8 is Error(kInvalidInput) naming `what`
-void append_json_string(std::string& out, std::string_view text, std::string_view what);
-bool is_valid_utf8(std::string_view text);
-
 }  // namespace pmetal::formats

@@ -12,9 +12,9 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
-#include "formats/compression.h"
-#include "formats/json_stream.h"
+#include "formats/block_codec.h"
 #include "formats/parquet_schema.h"
+#include "formats/text.h"
 
 namespace pmetal::formats {
 namespace {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "formats/compression.h"
+#include "formats/block_codec.h"
 #include "formats/parquet.h"
 #include "formats/thrift.h"
 

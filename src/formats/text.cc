@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "formats/json_events.h"
 
 namespace pmetal::formats {
@@ -52,6 +53,53 @@ std::string json_quoted(std::string_view text) {
     text.remove_prefix(length == 0 ? 1 : length);
   }
   return out + "\"";
+}
+
+bool is_valid_utf8(std::string_view s) {
+  for (size_t i = 0; i < s.size();) {
+    const auto c = static_cast<uint8_t>(s[i]);
+    if (c < 0x80) {
+      ++i;
+      continue;
+    }
+    const int n = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc2 ? 1 : 0;
+    if (n == 0 || c > 0xf4 || i + static_cast<size_t>(n) >= s.size()) return false;
+    uint32_t code = c & (0x3fu >> n);
+    for (int k = 1; k <= n; ++k) {
+      const auto d = static_cast<uint8_t>(s[i + static_cast<size_t>(k)]);
+      if ((d & 0xc0) != 0x80) return false;
+      code = code << 6 | (d & 0x3f);
+    }
+    if ((n == 2 && (code < 0x800 || (code >= 0xd800 && code < 0xe000))) ||
+        (n == 3 && (code < 0x10000 || code > 0x10ffff)))
+      return false;
+    i += static_cast<size_t>(n) + 1;
+  }
+  return true;
+}
+
+void append_json_string(std::string& out, std::string_view text, std::string_view what) {
+  if (!is_valid_utf8(text)) fail(ErrorCode::kInvalidInput, "{}: not valid UTF-8 text", what);
+  static constexpr char kHex[] = "0123456789abcdef";
+  out += '"';
+  for (char c : text) {
+    switch (c) {
+      case '"': out += "\\\""; break;
+      case '\\': out += "\\\\"; break;
+      case '\n': out += "\\n"; break;
+      case '\r': out += "\\r"; break;
+      case '\t': out += "\\t"; break;
+      default:
+        if (static_cast<uint8_t>(c) < 0x20) {
+          out += "\\u00";
+          out += kHex[c >> 4];
+          out += kHex[c & 15];
+        } else {
+          out += c;
+        }
+    }
+  }
+  out += '"';
 }
 
 }  // namespace pmetal::formats

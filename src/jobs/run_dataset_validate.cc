@@ -31,8 +31,8 @@ void run_dataset_validate(const JobOptions& options, JobContext& context) {
   else
     print_table(context, j);
   if (!r.is_valid())
-    fail(ErrorCode::kInvalidInput, "{}: {}", o.path,
-         r.problems.empty() ? std::string("holds no rows") : r.problems[0].where + ": " + r.problems[0].message);
+    fail(ErrorCode::kInvalidInput, "{}",
+         r.problems.empty() ? o.path + ": holds no rows" : r.problems[0].where + ": " + r.problems[0].message);
 }
 
 }  // namespace pmetal::jobs

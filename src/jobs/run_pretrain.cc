@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "data/shards.h"
 #include "formats/json.h"
+#include "formats/json_reader.h"
 #include "jobs/model_session.h"
 #include "jobs/run_folder.h"
 #include "jobs/spec.h"
@@ -85,6 +86,12 @@ void pretrain(const JobOptions& options, JobContext& job) {
   if (o.model_config) {
     config_name = *o.model_config;
     config = formats::read_json(config_name);
+    std::string arch = o.arch;
+    std::replace(arch.begin(), arch.end(), '-', '_');
+    const std::string type = formats::JsonReader(config, config_name).string("model_type");
+    if (options.was_given("arch") && arch != type)
+      fail(ErrorCode::kUsage, "--arch {} contradicts {}, whose model_type is \"{}\"; leave one of them out", o.arch,
+           config_name, type);
   } else {
     int64_t vocabulary = index ? index->vocab_size : 0;
     if (o.tokenizer)

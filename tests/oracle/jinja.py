@@ -114,6 +114,7 @@ s is string n is string d is mapping l is mapping l is sequence s is sequence d 
 'upper' is filter 'nope' is filter 'even' is test 'nope' is test html|e is escaped html is escaped s is not string s is not none l is not mapping
 loop namespace namespace(a=1) namespace(a=1).a namespace({'x':2}).x namespace(a=1)['a'] dict(a=1,b=2) dict([('a',1)]) dict({'a':1},b=2) dict() cycler joiner range(1,2,3,4) range('a') range(0,10,0) range(100000)|length range(100001)
 s.__class__ s['__class__'] l.__len__ d.__dict__ s.__class__.__mro__ s|attr('upper') d|attr('a') d|attr('keys') s|attr('__class__') (s|attr('upper'))() users|attr('x')
+missing.__class__ missing.__nope__ missing['__class__'] missing._undefined_name missing|attr('__class__') missing|attr('__nope__') missing|attr('x') (missing.__class__) is defined missing.__class__.y
 s() n() l() 'a'() l[0]() 1+'a' 'a'+1 'a'+none [1]+(1,) l<1 none<1 'a'*'b' {}+{} 1/0 1//0 1%0 1.0/0 0**-1 'a'-'b' l['a':] l[none:2] n[1:] d[1:] [1,2][true] {}[[]] {[]:1} [][0] 'a'<1 -s +s -l
 1 is divisibleby 0 's' is even missing is even none is odd
 """

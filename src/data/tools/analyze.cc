@@ -47,6 +47,12 @@ Example measure(const ExampleBuilder& builder, const Record& record) {
   return example ? std::move(*example) : Example{};
 }
 
+// messages about a row begin with its place, which a RowProblem holds apart
+std::string without_place(std::string message, const Row& row) {
+  const std::string place = row.where() + ": ";
+  return message.starts_with(place) ? message.substr(place.size()) : message;
+}
+
 }  // namespace
 
 std::string content_of(const Record& record) {
@@ -110,7 +116,7 @@ AnalyzeResult analyze(const AnalyzeOptions& options) {
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kInvalidInput) throw;
       ++result.malformed;
-      if (result.problems.size() < kMaxProblems) result.problems.push_back({row.where(), e.what()});
+      if (result.problems.size() < kMaxProblems) result.problems.push_back({row.where(), without_place(e.what(), row)});
     }
   }
   result.lengths = length_statistics(lengths);
@@ -160,7 +166,7 @@ ValidateResult validate(const AnalyzeOptions& options) {
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kInvalidInput) throw;
       ++result.malformed;
-      report(e.what());
+      report(without_place(e.what(), row));
     }
   }
   return result;

@@ -93,6 +93,32 @@ Json to_alpaca(const Record& record) {
   return {{"instruction", instruction}, {"input", ""}, {"output", output}};
 }
 
+// the columns a record of this format is made of
+std::vector<std::string_view> columns_of(RecordFormat format) {
+  switch (format) {
+    case RecordFormat::kText: return {"text", "content"};
+    case RecordFormat::kAlpaca: return {"instruction", "input", "output", "response"};
+    case RecordFormat::kShareGpt: return {"conversations", "system"};
+    case RecordFormat::kMessages: return {"messages"};
+    case RecordFormat::kReasoning: return {"problem", "thinking", "solution", "answer"};
+    case RecordFormat::kPreference: return {"prompt", "chosen", "rejected"};
+    case RecordFormat::kPromptCompletion: return {"prompt", "completion", "response"};
+    case RecordFormat::kQuestionAnswer: return {"question", "prompt", "answer"};
+    case RecordFormat::kInputOutput: return {"input", "output"};
+    case RecordFormat::kTokens: return {"input_ids", "labels"};
+  }
+  return {};
+}
+
+// the record in another layout; columns that are not part of it stay
+Json converted(const Json& row, const Record& record, Layout layout) {
+  Json out = layout == Layout::kShareGpt ? to_sharegpt(record) : to_alpaca(record);
+  const auto used = columns_of(record.format);
+  for (const auto& [key, value] : row.items())
+    if (std::find(used.begin(), used.end(), key) == used.end() && !out.contains(key)) out[key] = value;
+  return out;
+}
+
 void write_all(RowWriter& writer, std::vector<std::string>& rows, bool shuffle, uint64_t seed) {
   for (int64_t i : shuffled_order(static_cast<int64_t>(rows.size()), seed, 0, 0, shuffle))
     writer.write(rows[static_cast<size_t>(i)]);
@@ -124,11 +150,9 @@ FileCounts convert(const ConvertOptions& options) {
   while (source->next(row)) {
     ++counts.read;
     if (!options.renamed.empty() || options.layout != Layout::kKeep) {
-      row.json = rename_columns(parse_row(row), options.renamed, row).dump();
-      if (options.layout != Layout::kKeep) {
-        const Record record = parser.parse(row);
-        row.json = (options.layout == Layout::kShareGpt ? to_sharegpt(record) : to_alpaca(record)).dump();
-      }
+      const Json renamed = rename_columns(parse_row(row), options.renamed, row);
+      row.json = renamed.dump();
+      if (options.layout != Layout::kKeep) row.json = converted(renamed, parser.parse(row), options.layout).dump();
     } else {
       parse_row(row);  // what is written must be JSON
     }

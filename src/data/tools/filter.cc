@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "data/tools/tools.h"
-#include "formats/json_stream.h"
+#include "formats/text.h"
 #include "text/tokenizer/regex.h"
 
 namespace pmetal::data {

@@ -60,6 +60,7 @@ TEST_F(ToolsTest, Analyze_counts_formats_lengths_and_what_is_wrong) {
   EXPECT_EQ(r.formats, (std::map<std::string, int64_t>{{"messages", 1}, {"text", 3}}));
   EXPECT_EQ(r.malformed, 1);
   EXPECT_THAT(r.problems.at(0).where, ::testing::EndsWith("a.jsonl:4"));
+  EXPECT_THAT(r.problems.at(0).message, ::testing::Not(::testing::HasSubstr("a.jsonl")));
   EXPECT_EQ(r.duplicates, 1);
   EXPECT_EQ(r.truncated, 1);        // 7 + end token
   EXPECT_EQ(r.nothing_learned, 1);  // the chat without an answer
@@ -142,16 +143,17 @@ TEST_F(ToolsTest, Convert_between_all_file_formats_keeps_the_rows) {
 
 TEST_F(ToolsTest, Convert_renames_shuffles_and_changes_the_layout) {
   ConvertOptions o;
-  o.input = write("in.jsonl", "{\"frage\":\"q\",\"antwort\":\"a\"}\n");
+  o.input = write("in.jsonl", "{\"frage\":\"q\",\"antwort\":\"a\",\"tools\":[],\"id\":7}\n");
   o.output = folder_ / "o.jsonl";
   o.renamed = parse_renames("question=frage,answer=antwort");
   o.layout = Layout::kShareGpt;
   convert(o);
-  EXPECT_EQ(rows(o.output)[0],
-            Json::parse(R"({"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}]})"));
+  EXPECT_EQ(
+      rows(o.output)[0],
+      Json::parse(R"({"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}],"tools":[],"id":7})"));
   o.layout = Layout::kAlpaca;
   convert(o);
-  EXPECT_EQ(rows(o.output)[0], Json::parse(R"({"instruction":"q","input":"","output":"a"})"));
+  EXPECT_EQ(rows(o.output)[0], Json::parse(R"({"instruction":"q","input":"","output":"a","tools":[],"id":7})"));
   o.renamed = parse_renames("x=nothing");
   EXPECT_THROW(convert(o), Error);
   EXPECT_THROW(parse_renames("broken"), Error);

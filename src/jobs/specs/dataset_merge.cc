@@ -10,7 +10,7 @@ using enum FieldKind;
 
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(input), .kind = kList, .short_flag = 'i', .group = "Data", .help = "files or folders, in order",
-     .value_name = "A,B", .required = true},
+     .value_name = "A,B", .required = true, .is_positional = true},
     {PMETAL_FIELD(output), .kind = kPath, .short_flag = 'o', .group = "Output", .help = "file to write",
      .value_name = "FILE", .required = true, .is_output = true},
     {PMETAL_FIELD(shuffle), .kind = kToggle, .group = "Data", .help = "random order"},

@@ -76,8 +76,6 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   const auto& o = job.as<PretrainOptions>();
   if (o.min_lr > o.learning_rate) issues.push_back({"min_lr", "is above --learning-rate"});
   if (o.eval_every > 0 && o.eval_shards.empty()) issues.push_back({"eval_every", "needs --eval-shards"});
-  if (job.was_given("arch") && o.model_config)
-    issues.push_back({"arch", "contradicts --model-config, which names the architecture"});
 }
 
 }  // namespace

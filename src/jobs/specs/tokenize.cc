@@ -10,7 +10,8 @@ using enum FieldKind;
 
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(input), .kind = kDataset, .short_flag = 'i', .group = "Data",
-     .help = "text: a file of any accepted kind, or a folder of shards", .value_name = "PATH", .required = true},
+     .help = "text: a file of any accepted kind, or a folder of shards", .value_name = "PATH", .required = true,
+     .is_positional = true},
     {PMETAL_FIELD(text_column), .kind = kText, .group = "Data", .help = kTextColumnHelp, .value_name = "NAME"},
     {PMETAL_FIELD(tokenizer), .kind = kPath, .short_flag = 't', .group = "Data",
      .help = "tokenizer.json, or a folder with one", .value_name = "PATH", .required = true},

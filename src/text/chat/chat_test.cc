@@ -44,7 +44,8 @@ void check_folder(const fs::path& folder, int least) {
       SCOPED_TRACE(entry.path().filename().string() + " " + row.find("id")->text());
       ++n;
       if (row.find("error")) {
-        EXPECT_TRUE(answer.dict().find("error"));
+        ASSERT_TRUE(answer.dict().find("error"));
+        EXPECT_EQ(answer.dict().find("error")->text(), row.find("error")->text());
       } else {
         ASSERT_TRUE(answer.dict().find("text")) << answer.dict().find("error")->text();
         EXPECT_EQ(answer.dict().find("text")->text(), row.find("expected")->text());

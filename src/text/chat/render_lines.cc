@@ -42,14 +42,22 @@ std::string render(const ChatTemplate& chat, std::string_view line) {
 
 }  // namespace
 
-std::string render_line(const ChatTemplate& chat, std::string_view line) {
+std::string error_line(const Error& error) {
   auto answer = std::make_shared<jinja::DictObject>();
-  try {
-    answer->set("text", Value::string(render(chat, line)));
-  } catch (const Error& e) {
-    answer->set("error", Value::string(jinja::unicode::repaired(e.what())));
-  }
+  const auto* of_template = dynamic_cast<const jinja::TemplateError*>(&error);
+  answer->set("error", Value::string(jinja::unicode::repaired(of_template ? of_template->cause() : error.what())));
+  if (of_template) answer->set("line", Value::integer(of_template->line()));
   return jinja::to_json(Value::dict(answer));
+}
+
+std::string render_line(const ChatTemplate& chat, std::string_view line) {
+  try {
+    auto answer = std::make_shared<jinja::DictObject>();
+    answer->set("text", Value::string(render(chat, line)));
+    return jinja::to_json(Value::dict(answer));
+  } catch (const Error& e) {
+    return error_line(e);
+  }
 }
 
 }  // namespace pmetal::text::chat

@@ -73,8 +73,23 @@ std::optional<Value> item(Interpreter& in, const Value& object, const Value& key
 
 }  // namespace
 
+bool is_attribute_of_undefined(const std::string& name) {
+  static constexpr std::string_view kNames =
+      " __add__ __aiter__ __bool__ __call__ __class__ __complex__ __delattr__ __dir__ __div__ __doc__ "
+      "__eq__ __float__ __floordiv__ __format__ __ge__ __getattr__ __getattribute__ __getitem__ "
+      "__getstate__ __gt__ __hash__ __init__ __init_subclass__ __int__ __iter__ __le__ __len__ __lt__ "
+      "__mod__ __module__ __mul__ __ne__ __neg__ __new__ __pos__ __pow__ __radd__ __rdiv__ __reduce__ "
+      "__reduce_ex__ __repr__ __rfloordiv__ __rmod__ __rmul__ __rpow__ __rsub__ __rtruediv__ __setattr__ "
+      "__sizeof__ __str__ __sub__ __subclasshook__ __truediv__ _fail_with_undefined_error "
+      "_undefined_exception _undefined_hint _undefined_message _undefined_name _undefined_obj ";
+  return kNames.find(" " + name + " ") != std::string_view::npos;
+}
+
 Value Interpreter::get_attribute(const Value& object, const Value& name) {
-  if (object.is_undefined()) throw_undefined(object);
+  if (object.is_undefined()) {
+    if (is_attribute_of_undefined(name.text())) return unsafe(object, name.text());
+    throw_undefined(object);
+  }
   if (object.is(Kind::kDict) && find_method(object, name.text()) == nullptr) {
     if (const Value* v = object.dict().find(name.text()); v && !is_mutating_method(object, name.text())) return *v;
   }

@@ -4,12 +4,13 @@
 #include "text/template/filters.h"
 #include "text/template/parser.h"
 #include "text/template/parser_base.h"
+#include "text/template/template.h"
 #include "text/template/tests.h"
 
 namespace pmetal::text::jinja {
 
 void ParserBase::error_at(int line, const std::string& what) {
-  fail(ErrorCode::kInvalidInput, "line {}: {}", line, what);
+  throw TemplateError(ErrorCode::kInvalidInput, "", line, what);
 }
 
 std::string ParserBase::describe(const Token& token) {

@@ -342,7 +342,9 @@ Value filter_groupby(Interpreter& in, const Value& v, CallArgs& args) {
 Value filter_attr(Interpreter& in, const Value& v, CallArgs& args) {
   const Bound bound("attr", args, {"name"}, 1);
   const std::string name = bound.text(0, "");
-  if (v.is_undefined()) throw_undefined(v);
+  // of names like __this__ an undefined value says that it has none, of others that it is undefined
+  if (v.is_undefined() && name.starts_with("__") && !is_attribute_of_undefined(name))
+    return Value::undefined_attribute(v, bound[0]);
   // attributes only: the items of a dict are not found
   if (v.is(Kind::kDict) && !find_method(v, name) && !is_mutating_method(v, name))
     return Value::undefined_attribute(v, bound[0]);

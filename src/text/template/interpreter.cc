@@ -40,7 +40,26 @@ Rendered Interpreter::render() {
   root_ = enter(nullptr);
   run(parsed_.body, *root_);
   if (!unicode::is_valid(output_)) fail(ErrorCode::kInvalidInput, "the rendered text holds half of a surrogate pair");
-  return {std::move(output_), std::move(generation_)};
+  auto spans = generation_spans();
+  return {std::move(output_), std::move(spans)};
+}
+
+// A block inside of a macro, {% set %} or {% filter %} is not yet in the output when it is rendered: it is looked for
+// there from then on. One that never comes, or not as it was, has no span.
+std::vector<Span> Interpreter::generation_spans() const {
+  std::vector<Span> spans;
+  size_t done = 0;
+  for (const Generation& g : generation_) {
+    Span span = g.span;
+    if (!g.captured.empty()) {
+      const size_t at = output_.find(g.captured, std::max(done, span.begin));
+      if (at == std::string::npos) continue;
+      span = {at, at + g.captured.size()};
+    }
+    done = span.end;
+    spans.push_back(span);
+  }
+  return spans;
 }
 
 void Interpreter::charge(size_t steps) {
@@ -326,7 +345,7 @@ void Interpreter::run_generation(const Node& node, Scope& scope) {
   check_stack();
   const ScopeGuard guard(*this, &scope);
   const std::string text = run_body(node.body, *guard.scope);
-  generation_.push_back({output_.size(), output_.size() + text.size()});
+  generation_.push_back({{output_.size(), output_.size() + text.size()}, out_ == &output_ ? std::string() : text});
   write(std::string_view(text));
 }
 

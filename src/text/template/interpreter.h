@@ -64,6 +64,7 @@ class Interpreter {
   void run_for(const Node& node, const Value& iterable, Scope& scope, int depth);
   void run_call_block(const Node& node, Scope& scope);
   void run_generation(const Node& node, Scope& scope);
+  std::vector<Span> generation_spans() const;
   void assign(const Node& target, const Value& value, Scope& scope);
   void write(const Value& v);
   void write(std::string_view text);
@@ -91,7 +92,11 @@ class Interpreter {
   Scope* root_ = nullptr;
   std::string output_;
   std::string* out_ = &output_;
-  std::vector<Span> generation_;
+  struct Generation {
+    Span span;             // in output_
+    std::string captured;  // its text, where it is not written to output_ at once
+  };
+  std::vector<Generation> generation_;
   int64_t steps_left_, bytes_left_;
   const char* stack_start_ = nullptr;
   int line_ = 1;
@@ -105,5 +110,9 @@ struct Interpreter::ScopeGuard {
   Interpreter& interpreter;
   Scope* scope;
 };
+
+// The attributes that the reference's undefined values have as Python objects (__class__ and its like): none of them is
+// safe, and asking for one is not yet an error.
+bool is_attribute_of_undefined(const std::string& name);
 
 }  // namespace pmetal::text::jinja

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "text/template/template.h"
 #include "text/template/unicode.h"
 
 namespace pmetal::text::jinja {
@@ -40,7 +41,9 @@ class Lexer {
     return out;
   }
 
-  [[noreturn]] void error(const std::string& what) const { fail(ErrorCode::kInvalidInput, "line {}: {}", line_, what); }
+  [[noreturn]] void error(const std::string& what) const {
+    throw TemplateError(ErrorCode::kInvalidInput, "", line_, what);
+  }
 
   void push(TokenKind kind, std::string text) { tokens_.push_back({kind, line_, std::move(text), Value()}); }
 

@@ -119,9 +119,10 @@ std::string DateTime::format(std::string_view format) const {
 
 Template Template::parse(std::string_view source, std::string name) {
   try {
-    return Template(std::make_shared<const ParsedTemplate>(jinja::parse(source)), std::move(name));
-  } catch (const Error& e) {
-    throw Error(e.code(), fmt::format("{}: {}", name, e.what()));
+    auto parsed = std::make_shared<const ParsedTemplate>(jinja::parse(source));
+    return Template(std::move(parsed), std::move(name));
+  } catch (const TemplateError& e) {
+    throw TemplateError(e.code(), name, e.line(), e.cause());
   }
 }
 
@@ -131,7 +132,7 @@ Rendered Template::render(const Value& context, const RenderOptions& options) co
   try {
     return interpreter.render();
   } catch (const Error& e) {
-    throw Error(e.code(), fmt::format("{}: line {}: {}", name_, interpreter.line(), e.what()));
+    throw TemplateError(e.code(), name_, interpreter.line(), e.what());
   }
 }
 

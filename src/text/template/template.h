@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "text/template/value.h"
 
 namespace pmetal::text::jinja {
@@ -52,9 +53,25 @@ struct Rendered {
   std::vector<Span> generation;  // what {% generation %} blocks wrote, in order
 };
 
+// What went wrong in a template: what() names the template and the line, cause() is the bare message, which is that of
+// the reference.
+class TemplateError : public Error {
+ public:
+  TemplateError(ErrorCode code, const std::string& name, int line, const std::string& cause)
+      : Error(code, name + (name.empty() ? "" : ": ") + "line " + std::to_string(line) + ": " + cause),
+        line_(line),
+        cause_(cause) {}
+  int line() const { return line_; }
+  const std::string& cause() const { return cause_; }
+
+ private:
+  int line_;
+  std::string cause_;
+};
+
 class Template {
  public:
-  // throws pmetal::Error(kInvalidInput) naming `name` and the line
+  // throws TemplateError(kInvalidInput) naming `name` and the line
   static Template parse(std::string_view source, std::string name = "chat template");
 
   // `context` is a dict: the variables the template sees. Throws as above, also for raise_exception().

@@ -36,6 +36,15 @@ TEST(Template, generation_blocks_are_reported_in_bytes) {
   EXPECT_EQ(r.text, "éü1x");
   EXPECT_TRUE(t.has_generation());
   EXPECT_EQ(r.generation, (std::vector<Span>{{2, 5}, {6, 6}}));
+  const auto spans = [](const char* source) {
+    return Template::parse(source).render(Value::dict(std::make_shared<DictObject>()), {}).generation;
+  };
+  // in macros and captured text: where the text comes to stand
+  EXPECT_EQ(spans("{% macro m() %}ab{% generation %}é{% endgeneration %}{% endmacro %}é{{ m() }}{{ m() }}"),
+            (std::vector<Span>{{4, 6}, {8, 10}}));
+  EXPECT_EQ(spans("{% set x %}{% generation %}ab{% endgeneration %}{% endset %}é{{ x }}"), (std::vector<Span>{{2, 4}}));
+  EXPECT_EQ(spans("{% set x %}{% generation %}ab{% endgeneration %}{% endset %}é"), std::vector<Span>());
+  EXPECT_EQ(spans("é{% filter upper %}{% generation %}ab{% endgeneration %}{% endfilter %}"), std::vector<Span>());
 }
 
 TEST(Template, the_clock_is_given) {
@@ -49,6 +58,8 @@ TEST(Template, errors_name_the_template_and_the_line) {
 
 TEST(Template, the_sandbox_hides_python_and_keeps_lists_as_they_are) {
   EXPECT_EQ(render("{{ ''.__class__ }}|{{ x._private }}", R"({"x": {"_private": 1}})"), "|1");
+  EXPECT_EQ(render("{{ x.__class__ }}|{{ x|attr('__nope__') }}", "{}"), "|");
+  EXPECT_TRUE(has(error_of("{{ x.__nope__ }}"), "'x' is undefined"));
   EXPECT_TRUE(has(error_of("{{ ''.__class__.__mro__ }}"), "unsafe"));
   EXPECT_TRUE(has(error_of("{{ [].append(1) }}"), "access to attribute 'append' of 'list' object is unsafe."));
   EXPECT_TRUE(has(error_of("{{ {}.update({}) }}"), "unsafe"));

@@ -316,7 +316,7 @@ std::unique_ptr<Tokenizer> Tokenizer::from_sentencepiece(std::string_view bytes,
   t->normalizer = sentencepiece_normalizer(file, name);
   t->model = sentencepiece_model(file, name);
   t->decoders.push_back(sentencepiece_decoder(file));
-  t->finds_added = false;  // the library never reads control symbols out of a text
+  // The library never reads control symbols out of a text: search_order stays empty.
   for (size_t id = 0; id < file.pieces.size(); ++id) {
     const auto& piece = file.pieces[id];
     if (piece.type != SentencePieceFile::Type::kControl && piece.type != SentencePieceFile::Type::kUnknown) continue;

@@ -65,6 +65,7 @@ Part::Edge edge_spaces(std::string_view text) {
 
 void Tokenizer::Impl::add_tokens(std::vector<AddedToken> tokens) {
   int32_t next_id = model->vocab_size();
+  std::vector<int32_t> special_ids, other_ids;
   for (AddedToken& token : tokens) {
     if (token.content.empty()) continue;
     const auto known =
@@ -75,13 +76,22 @@ void Tokenizer::Impl::add_tokens(std::vector<AddedToken> tokens) {
       token.id = *id;
     else
       token.id = next_id++;
+    (token.special ? special_ids : other_ids).push_back(token.id);
     const auto same_id = std::find_if(added.begin(), added.end(), [&](const auto& t) { return t.id == token.id; });
     if (same_id != added.end())
       *same_id = std::move(token);
     else
       added.push_back(std::move(token));
   }
-  std::sort(added.begin(), added.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  const auto by_id = [](const auto& a, const auto& b) { return a.id < b.id; };
+  std::sort(added.begin(), added.end(), by_id);
+  special_ids.insert(special_ids.end(), other_ids.begin(), other_ids.end());
+  for (const int32_t id : special_ids) {
+    AddedToken wanted;
+    wanted.id = id;
+    search_order.push_back(
+        static_cast<size_t>(std::lower_bound(added.begin(), added.end(), wanted, by_id) - added.begin()));
+  }
 }
 
 void Tokenizer::Impl::prepare() {
@@ -100,8 +110,11 @@ void Tokenizer::Impl::prepare() {
       normalizer->apply(text, arena);
       token_text[t.id] = text.text;
     }
-    if (finds_added) (t.normalized ? normalized_tokens : raw_tokens).add(token_text[t.id], static_cast<int32_t>(i));
     if (t.special) special.insert(t.content);
+  }
+  for (const size_t i : search_order) {
+    const AddedToken& t = added[i];
+    (t.normalized ? normalized_tokens : raw_tokens).add(token_text[t.id], static_cast<int32_t>(i));
   }
   is_special.resize(vocab_size);
   for (int32_t id = 0; id < vocab_size; ++id) is_special[id] = special.contains(token_text[id]);

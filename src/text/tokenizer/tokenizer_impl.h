@@ -31,8 +31,10 @@ struct Tokenizer::Impl {
   bool decodes_bytes = false;  // the decoder is ByteLevel alone
   std::optional<Truncation> truncation;
   std::optional<Padding> padding;
-  std::vector<AddedToken> added;                          // by id
-  bool finds_added = true;                                // false: added tokens are never read out of a text
+  std::vector<AddedToken> added;  // by id
+  // indices into `added`: of tokens that are looked for by the same text the first counts, special ones before others
+  // and then in the order of the file, as in the reference up to 0.22 (later ones draw lots)
+  std::vector<size_t> search_order;
   std::vector<std::pair<int32_t, std::string>> shown_as;  // ids that decode to another text than their token
 
   // derived by prepare()

@@ -3,6 +3,8 @@
 #include <simdjson.h>
 
 #include <array>
+#include <charconv>
+#include <cmath>
 
 #include "base/error.h"
 #include "text/tokenizer/tokenizer_impl.h"
@@ -257,6 +259,30 @@ void read_pre_tokenizer(const Node& n, PreTokenizerChain& chain) {
   }
 }
 
+// The reference's JSON reader does not round every number to the nearest double: it divides the digits, as a double, by
+// a power of ten. Two ways to cut a text whose scores tie depend on that last bit.
+double as_reference_reads(double nearest) {
+  char text[32];
+  char* const end = std::to_chars(text, text + sizeof text, nearest, std::chars_format::scientific).ptr;
+  uint64_t digits = 0;
+  int n_decimals = 0, exponent = 0;
+  const char* c = text + (text[0] == '-');
+  for (; c < end && *c != 'e'; ++c) {
+    if (*c == '.') continue;
+    if (*c < '0' || *c > '9') return nearest;  // not a finite number
+    digits = digits * 10 + static_cast<uint64_t>(*c - '0');
+    ++n_decimals;
+  }
+  if (c < end) std::from_chars(c + 1 + (c[1] == '+'), end, exponent);
+  exponent -= n_decimals - 1;
+  static constexpr double kPowers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                       1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+  if (std::abs(exponent) >= static_cast<int>(std::size(kPowers))) return nearest;  // no score is like that
+  const auto whole = static_cast<double>(digits);
+  const double value = exponent < 0 ? whole / kPowers[-exponent] : whole * kPowers[exponent];
+  return std::signbit(nearest) ? -value : value;
+}
+
 Vocab read_vocab(const Node& n) {
   simdjson::dom::object object;
   if (n.value.get(object) != simdjson::SUCCESS) n.bad("an object of token: id");
@@ -347,7 +373,7 @@ std::unique_ptr<Model> read_model(const Node& n, Tokenizer::Impl& t) {
       double score = 0;
       if (pair.size() != 2 || pair.at(0).get(piece) != simdjson::SUCCESS || pair.at(1).get(score) != simdjson::SUCCESS)
         item.bad("[piece, score]");
-      pieces.emplace_back(piece, score);
+      pieces.emplace_back(piece, as_reference_reads(score));
     });
     return make_unigram(std::move(pieces), static_cast<int32_t>(n.integer_or("unk_id", -1, 0, kMaxTokens)),
                         n.boolean_or("byte_fallback", false), n.where);
