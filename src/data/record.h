@@ -10,8 +10,8 @@
 //   prompt completion|response   strings: plain continuation; message lists: a chat, loss on the completion
 //   question answer, prompt answer, input output     a chat of two turns (plain text for a model without a template)
 //   input_ids [labels]           ready tokens
-// Lists of turns and `tools` may also be their JSON text. Column flags come first. What does not fit is Error(kInvalidInput) naming file, line and field, or listing the
-// columns.
+// Lists of turns and `tools` may also be their JSON text. Column flags come first. What does not fit is
+// Error(kInvalidInput) naming file, line and field, or listing the columns.
 #pragma once
 
 #include <cstdint>
