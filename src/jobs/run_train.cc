@@ -107,6 +107,7 @@ train::StepChoice plan_step(const TrainOptions& o, const ModelSession& s, const 
                             const JobContext& job) {
   train::PlanRequest request;
   request.device = s.ctx->device();
+  request.stream = s.ctx->stream();
   request.threads = s.threads;
   request.load = {.dtype = to_dtype(o.dtype), .for_training = o.full};
   request.tokens = tokens;

@@ -71,8 +71,10 @@ void run_candidate(Context& ctx, const KernelList<Args>& list, const Candidate<A
 }  // namespace detail
 
 // The workspace that dispatch() would take on a device, allocated and given back: it counts in the allocator's peak.
+// Which kernel a GPU takes depends on its stream: without one (a plan for a GPU of another machine) nothing is counted.
 template <class Args>
 void reserve_workspace(Context& ctx, const KernelList<Args>& list, int device_index, const Args& args) {
+  if (ctx.planned() && ctx.planned()->is_cuda() && !ctx.stream()) return;
   const KernelContext kernel{&ctx.threads(), ctx.stream(), device_index, nullptr, 0};
   for (const Candidate<Args>& c : list.candidates) {
     if (c.decline && c.decline(args, kernel)) continue;

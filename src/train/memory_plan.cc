@@ -35,6 +35,7 @@ constexpr int64_t kPromptChunk = 512;  // tokens of one step, as the engine cuts
 MemoryPlan plan_inference(const models::Checkpoint& checkpoint, const PlanRequest& request) {
   Context ctx(request.threads, make_meta_allocator());
   ctx.plan_for(request.device);
+  ctx.set_stream(request.stream);
   const auto model = models::build(checkpoint.config(), checkpoint.source());
   models::load_weights(ctx, *model, checkpoint, request.load);
   WeightBytes weights;
@@ -64,6 +65,7 @@ MemoryPlan plan_inference(const models::Checkpoint& checkpoint, const PlanReques
 MemoryPlan plan_training(const models::Checkpoint& checkpoint, const PlanRequest& request) {
   Context ctx(request.threads, make_meta_allocator());
   ctx.plan_for(request.device);
+  ctx.set_stream(request.stream);
   const auto model = models::build(checkpoint.config(), checkpoint.source());
   models::load_weights(ctx, *model, checkpoint, request.load);
   MemoryPlan plan;

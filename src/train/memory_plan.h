@@ -14,6 +14,7 @@ namespace pmetal::train {
 
 struct PlanRequest {
   Device device = kCpu;                 // that the step will run on
+  void* stream = nullptr;               // its queue of work, where it is a GPU of this machine
   std::shared_ptr<ThreadPool> threads;  // as many as will run: kernels take workspace for each
   models::LoadOptions load;             // for_training: all parameters train
   int64_t tokens = 0, sequences = 1;    // of one micro-batch: the longest that may come, all learned

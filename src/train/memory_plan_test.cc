@@ -143,6 +143,15 @@ TEST_F(MemoryPlanTest, Plans_are_what_the_real_step_takes) {
       }
 }
 
+TEST_F(MemoryPlanTest, A_gpu_of_another_machine_has_plans) {
+  for (const Kind kind : {Kind::kLora, Kind::kFull}) {
+    PlanRequest r = request(kind, DType::kBF16, 0);
+    r.device = {DeviceKind::kCuda, 0};
+    EXPECT_GT(plan_training(*checkpoint, r).activations, 0);
+    EXPECT_GT(plan_inference(*checkpoint, r).total, 0);
+  }
+}
+
 TEST_F(MemoryPlanTest, Recomputation_takes_less) {
   const int64_t plain = plan_training(*checkpoint, request(Kind::kLora, DType::kBF16, 0)).activations;
   const int64_t blocks = plan_training(*checkpoint, request(Kind::kLora, DType::kBF16, 1)).activations;
