@@ -46,6 +46,8 @@ ModelSession open_session(const JobContext& job, const SessionOptions& o) {
   job.phase("loading_model", o.model);
   s.model = models::build(s.checkpoint->config(), s.checkpoint->source());
   if (s.ctx->device().is_cpu()) check_memory(*s.model, *s.checkpoint, to_dtype(o.dtype));
+  const int64_t weights = models::count_parameters(*s.model).total * size_of(to_dtype(o.dtype));
+  s.ctx->allocator().set_plan(fmt::format("weights {:.2f} GB", static_cast<double>(weights) / 1e9));
   models::load_weights(
       *s.ctx, *s.model, *s.checkpoint,
       {.dtype = to_dtype(o.dtype), .seed = o.seed, .for_training = o.for_training, .scale_residual = o.scale_residual});

@@ -226,6 +226,16 @@ void chat(const JobContext& job, Conversation& conversation, const std::string& 
   } while (read());
 }
 
+// what a lack of memory is explained by
+std::string memory_plan(const ModelSession& s, int64_t pages) {
+  const int64_t size = size_of(s.model->dtype), weights = models::count_parameters(*s.model).total * size;
+  int64_t token = 0;
+  for (const models::LayerMemory& m : s.model->info().memory) token += m.kv_heads * (m.d_k + m.d_v) * size;
+  const int64_t tokens = pages * nn::kPageTokens;
+  return fmt::format("weights {:.2f} GB, keys and values of {} tokens {:.2f} GB", static_cast<double>(weights) / 1e9,
+                     tokens, static_cast<double>(tokens * token) / 1e9);
+}
+
 }  // namespace
 
 void run_infer(const JobOptions& options, JobContext& job) {
@@ -260,8 +270,10 @@ void run_infer(const JobOptions& options, JobContext& job) {
 
   const auto n_prompt = static_cast<int64_t>(first.ids.size());
   const int64_t room = o.interactive ? info.max_positions : std::min(info.max_positions, n_prompt + o.max_tokens);
+  const int64_t pages = std::max<int64_t>(1, nn::KvStore::pages_for(room));
+  s.ctx->allocator().set_plan(memory_plan(s, pages));
   infer::Engine engine(*s.ctx, *s.model,
-                       {.max_pages = std::max<int64_t>(1, nn::KvStore::pages_for(room)),
+                       {.max_pages = pages,
                         .max_context = info.max_positions,
                         .batch_invariant = o.batch_invariant,
                         .eos_ids = infer::end_ids(config, info, *text.tokenizer, text.eos),

@@ -182,6 +182,7 @@ void train_model(const JobOptions& options, JobContext& job) {
   }
 
   const train::StepChoice choice = plan_step(o, s, rates, data.sequence_length, job);
+  s.ctx->allocator().set_plan(describe(choice.plan));
   train::TrainOptions t;
   t.batch_size = choice.batch_size;
   t.accumulation = o.gradient_accumulation_steps * (o.batch_size / choice.batch_size);

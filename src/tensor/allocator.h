@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "base/buffer.h"
 
@@ -23,6 +24,11 @@ class Allocator {
   virtual AllocatorStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;
+  // What the memory is meant for: an error for lack of it says so. Set before work begins.
+  void set_plan(std::string plan) { plan_ = std::move(plan); }
+
+ protected:
+  std::string plan_;
 };
 
 std::shared_ptr<Allocator> make_cpu_allocator();

@@ -102,10 +102,11 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
       cudaMemGetInfo(&free, &total);
       fail(ErrorCode::kOutOfMemory,
            "{} is full: {:.2f} GiB more were asked for; {:.2f} of {:.2f} GiB are free and {:.2f} are in use here (peak "
-           "{:.2f}); use a smaller batch, shorter sequences or gradient checkpointing, or free the GPU of other "
+           "{:.2f}){}{}; use a smaller batch, shorter sequences or gradient checkpointing, or free the GPU of other "
            "processes",
            to_string(device()), gib(static_cast<size_t>(size)), gib(free), gib(total),
-           gib(static_cast<size_t>(stats_.current_bytes)), gib(static_cast<size_t>(stats_.peak_bytes)));
+           gib(static_cast<size_t>(stats_.current_bytes)), gib(static_cast<size_t>(stats_.peak_bytes)),
+           plan_.empty() ? "" : "; planned: ", plan_);
     }
     check(status, "cudaMalloc");
     return block;
