@@ -88,6 +88,7 @@ Tensor forward(Context& ctx, Model& model, const nn::Batch& batch, const Forward
                            }),
            {}};
     } else {
+      const RangeScope range(ctx, ctx.range_marks() ? fmt::format("block {}", i).c_str() : "");
       x = model.block(ctx, i, x, batch, *step);
     }
     if (options.taps) options.taps->push_back(x.sum(ctx).detached());

@@ -10,6 +10,7 @@ Context make_context(Device device, std::shared_ptr<ThreadPool> threads) {
   const CudaQueue queue = open_cuda(device.index);
   Context ctx(std::move(threads), queue.allocator);
   ctx.set_stream(queue.stream);
+  ctx.set_range_marks(range_marks_cuda());
   return ctx;
 }
 

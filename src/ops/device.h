@@ -36,6 +36,7 @@ struct CudaQueue {
   void* stream;  // Context::stream(); lives as long as the allocator
 };
 CudaQueue open_cuda(int index);
+const RangeMarks* range_marks_cuda();  // null unless PMETAL_NVTX is set
 void synchronize_cuda(void* stream);
 void copy_from_cuda(const Buffer& from, void* to);  // after all work of the device
 

@@ -15,6 +15,12 @@ namespace pmetal {
 class Tape;
 class OpTimes;
 
+// Named ranges for a profiler's timeline (NVTX on CUDA); see RangeScope.
+struct RangeMarks {
+  void (*push)(const char* name);
+  void (*pop)();
+};
+
 enum class MathMode { kExact, kFast };  // fast: int8/fp8 activations for quantized serving, chosen openly
 
 class Context {
@@ -41,6 +47,9 @@ class Context {
   // A meta context that stands for one on `device`: it also counts the workspace of the kernels that would be chosen.
   void plan_for(Device device) { planned_ = device; }
   const std::optional<Device>& planned() const { return planned_; }
+  // Null unless somebody asked for named ranges.
+  const RangeMarks* range_marks() const { return range_marks_; }
+  void set_range_marks(const RangeMarks* marks) { range_marks_ = marks; }
   // Null while nobody measures; see op_times.h.
   OpTimes* op_times() const { return op_times_; }
   void set_op_times(OpTimes* times) { op_times_ = times; }
@@ -65,8 +74,25 @@ class Context {
   Tape* tape_ = nullptr;
   MathMode math_ = MathMode::kExact;
   OpTimes* op_times_ = nullptr;
+  const RangeMarks* range_marks_ = nullptr;
   bool is_strict_ = false;
   std::optional<Device> planned_;
+};
+
+// Names what is queued in a scope.
+class RangeScope {
+ public:
+  RangeScope(const Context& ctx, const char* name) : marks_(ctx.range_marks()) {
+    if (marks_) marks_->push(name);
+  }
+  ~RangeScope() {
+    if (marks_) marks_->pop();
+  }
+  RangeScope(const RangeScope&) = delete;
+  RangeScope& operator=(const RangeScope&) = delete;
+
+ private:
+  const RangeMarks* marks_;
 };
 
 // Turns recording off (or onto another tape) for a scope.

@@ -56,6 +56,7 @@ template <class Args>
 void run_candidate(Context& ctx, const KernelList<Args>& list, const Candidate<Args>& c, const Args& args,
                    KernelContext& kernel) {
   if (dispatch_verbose()) print_choice(list.op, c.name, nullptr);
+  const RangeScope range(ctx, list.op);
   const double begin = ctx.op_times() ? seconds_now() : 0;
   Buffer workspace;
   if (c.workspace) {

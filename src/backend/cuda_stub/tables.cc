@@ -15,6 +15,7 @@ std::string_view preferred_format_cuda(const quant::Format& dense) { return dens
 
 CudaState cuda_state() { return {0, "this build has no CUDA backend (no toolkit of version 12.4 or later was found)"}; }
 CudaQueue open_cuda(int) { fail(ErrorCode::kUnsupported, "{}; use --device cpu", cuda_state().reason); }
+const RangeMarks* range_marks_cuda() { return nullptr; }
 void synchronize_cuda(void*) {}
 void copy_from_cuda(const Buffer&, void*) {}
 std::shared_ptr<void> make_graph_memory_cuda(Allocator&) { return nullptr; }
