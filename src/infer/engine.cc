@@ -220,11 +220,24 @@ struct Engine::Row {
   std::vector<float> logits = {};
 };
 
-// From a device, the few largest logits of the rows are read, and whole rows only where those do not do.
+// A device draws what it can; of other rows the few largest logits are read, and whole rows only where those do not do.
 void Engine::read_logits(const Tensor& logits, std::vector<Row>& rows) {
   const int64_t vocabulary = logits.dim(1);
+  std::vector<ops::DrawRow> draws;
+  std::vector<Row*> drawn;
+  if (!logits.device().is_cpu())
+    for (Row& row : rows)
+      if (auto draw = row.sequence->sampler.device_draw(vocabulary)) {
+        draw->row = static_cast<int32_t>(row.index);
+        draws.push_back(*draw);
+        drawn.push_back(&row);
+      }
+  const std::vector<int32_t> tokens = ops::draw(ctx_, logits, draws);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] >= 0) drawn[i]->token = Sampled{.id = tokens[i], .top = {}};
   int64_t wanted = 0;
-  for (const Row& row : rows) wanted = std::max(wanted, row.sequence->sampler.top_wanted());
+  for (const Row& row : rows)
+    if (!row.token) wanted = std::max(wanted, row.sequence->sampler.top_wanted());
   if (wanted > 0) {
     int64_t n = 0;
     for (const Row& row : rows) n = std::max(n, row.index + 1);
@@ -234,7 +247,7 @@ void Engine::read_logits(const Tensor& logits, std::vector<Row>& rows) {
         for (int64_t i = begin; i < end; ++i) {
           Row& row = rows[static_cast<size_t>(i)];
           const ops::TopLogits& top = tops[static_cast<size_t>(row.index)];
-          if (!top.is_whole || row.sequence->sampler.top_wanted() == 0) continue;
+          if (row.token || !top.is_whole || row.sequence->sampler.top_wanted() == 0) continue;
           std::vector<Candidate> candidates;
           for (const auto& [id, z] : top.pairs) candidates.push_back({z, id});
           row.token = row.sequence->sampler.sample_top(std::move(candidates), top.rest_below, vocabulary);

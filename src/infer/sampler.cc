@@ -223,6 +223,23 @@ std::optional<Sampled> Sampler::sample_top(std::vector<Candidate> top, float res
   return out;
 }
 
+std::optional<ops::DrawRow> Sampler::device_draw(int64_t vocabulary) const {
+  const SamplingParams& p = params_;
+  if (is_greedy() || changes_logits() || p.allowed || p.wants_logprobs || p.dynamic_temperature || p.mirostat ||
+      p.top_n_sigma > 0 || p.top_k > 0 || p.typical_p < 1 || p.epsilon_cutoff > 0 || p.eta_cutoff > 0 ||
+      p.xtc.probability > 0 || p.min_tokens_to_keep > 1 || (p.order == SamplerOrder::kLlama && p.temperature != 1))
+    return std::nullopt;
+  ops::DrawRow row;
+  row.vocabulary = static_cast<int32_t>(setup_.vocabulary > 0 ? std::min(setup_.vocabulary, vocabulary) : vocabulary);
+  row.key = philox_key(p.seed);
+  row.position = static_cast<uint32_t>(history_.output_length());
+  row.stream = setup_.stream | 0x100u * static_cast<uint32_t>(RngPurpose::kTokenDraw);
+  row.temperature = p.temperature;
+  row.top_p = static_cast<double>(p.top_p);
+  row.log_min_p = p.min_p > 0 ? std::log(static_cast<double>(p.min_p)) : 0;
+  return row;
+}
+
 void Sampler::accept(int32_t id) {
   history_.push(id);
   if (params_.mirostat && surprise_ >= 0) {

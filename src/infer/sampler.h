@@ -11,6 +11,7 @@
 #include "infer/filters.h"
 #include "infer/sampling_params.h"
 #include "infer/token_history.h"
+#include "ops/draw.h"
 
 namespace pmetal::infer {
 
@@ -46,6 +47,11 @@ class Sampler {
   std::optional<Sampled> sample_top(std::vector<Candidate> top, float rest_below, int64_t vocabulary);
   // how many of the largest logits sample_top() may do with; 0: the parameters want the whole row
   int64_t top_wanted() const;
+  // How a device draws this token from the row (ops/draw.h), which is then the token that sample() gives. Nothing where
+  // the parameters want more than temperature, top-p and min-p: penalties, bias and masks follow the history; the other
+  // filters, mirostat and top-k order or sum candidates in ways that only whole rows, or their largest (sample_top),
+  // decide.
+  std::optional<ops::DrawRow> device_draw(int64_t vocabulary) const;
   void accept(int32_t id);
 
   // What the draw is made from: logits after all steps, -infinity for tokens that cannot be drawn; in place. For tests
