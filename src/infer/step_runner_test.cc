@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "base/rng.h"
 #include "base/testing.h"
 #include "infer/kv.h"
@@ -113,6 +115,33 @@ TEST_F(StepRunnerParity, Bf16_stays_within_its_rounding) {
   for (size_t t = 0; t < want.size(); ++t) {
     EXPECT_LE(reference::compare(got[t], want[t]).relative_norm(), 2e-2) << "step " << t;
     EXPECT_EQ(again[t], got[t]) << "step " << t;
+  }
+}
+
+// A shape whose steps of one token a GPU runs as one kernel (ops/decode_blocks.h), against all tokens in one step.
+TEST_F(StepRunnerParity, Tokens_one_by_one_as_all_at_once) {
+  const std::filesystem::path folder = ts::scratch_dir("step-runner");
+  std::ofstream(folder / "wide.json") << R"({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "head_dim": 128, "vocab_size": 317, "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu", "attention_bias": false,
+    "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
+  const auto checkpoint = models::Checkpoint::open("random:" + (folder / "wide.json").string());
+  model = models::build(checkpoint->config(), checkpoint->source());
+  models::load_weights(ctx, *model, *checkpoint, {.dtype = DType::kBF16});
+  std::filesystem::remove_all(folder);
+  PhiloxStream random(4, RngPurpose::kSynthetic);
+  std::vector<int32_t> ids;
+  for (int i = 0; i < 200; ++i) ids.push_back(static_cast<int32_t>(random.below(317)));
+  nn::KvStore store = make_kv_store(ctx, *model, 16);
+  StepRunner runner(ctx, *model, store);
+  nn::SequenceState at_once(store), one_by_one(store);
+  const nn::StepSequence whole[] = {{.state = &at_once, .tokens = ids, .all_rows = true}};
+  const std::vector<float> want = reference::floats(runner.run(whole).logits);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    const nn::StepSequence one[] = {{.state = &one_by_one, .tokens = std::span(ids).subspan(t, 1)}};
+    const std::vector<float> got = reference::floats(runner.run(one).logits);
+    EXPECT_LE(reference::compare(got, std::span(want).subspan(t * 317, 317)).relative_norm(), 3e-2) << "token " << t;
   }
 }
 

@@ -71,13 +71,31 @@ class Decoder final : public Model {
                  v = heads(ctx, p[2], c_.kv_heads);
     ops::AttentionOptions options;
     options.mask.window = c_.window[static_cast<size_t>(layer)];
-    options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c_.info.head_dim)));
+    options.scale = attention_scale();
     Tensor a = nn::attend_rotated(ctx, static_cast<int>(layer), q, k, v,
                                   {b.q_norm.value, b.k_norm.value, c_.rms_norm_eps}, rope, batch, options);
     a = ops::reshape(ctx, a, {batch.n_tokens(), c_.info.heads * c_.info.head_dim});
     const Hidden attended = nn::add_projected(ctx, batch, residual, b.o, a);
     const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation);
     return nn::add_projected(ctx, batch, sum, b.down, y[0]);
+  }
+
+  Tensor all_blocks(Context& ctx, const Tensor& x, const nn::Batch& batch, const StepValues& step) override {
+    ops::DecodeBlocks all{.heads = c_.info.heads,
+                          .kv_heads = c_.kv_heads,
+                          .head_dim = c_.info.head_dim,
+                          .eps = c_.rms_norm_eps,
+                          .scale = attention_scale(),
+                          .activation = c_.activation};
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      const Block& b = blocks_[i];
+      for (const Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down})
+        if (!nn::is_plain(*l)) return {};
+      all.blocks.push_back({nn::frozen(b.q), nn::frozen(b.k), nn::frozen(b.v), nn::frozen(b.o), nn::frozen(b.gate),
+                            nn::frozen(b.up), nn::frozen(b.down), b.input_norm.value, b.post_norm.value, b.q_norm.value,
+                            b.k_norm.value, c_.window[i]});
+    }
+    return batch.memory->run_blocks(ctx, x, all, static_cast<const DecoderStep&>(step).rope, batch);
   }
 
   Tensor final(Context& ctx, const Hidden& x, const nn::Batch& batch) override {
@@ -125,6 +143,7 @@ class Decoder final : public Model {
   }
 
  private:
+  float attention_scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(c_.info.head_dim))); }
   nn::Norm norm_of(const Parameter& weight) const { return {weight.value, c_.rms_norm_eps}; }
   Tensor heads(Context& ctx, const Tensor& x, int64_t n) const {
     if (!x.is_contiguous()) return x.split_last(n);  // columns of a product of the group

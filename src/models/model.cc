@@ -76,6 +76,9 @@ Tensor forward(Context& ctx, Model& model, const nn::Batch& batch, const Forward
          {}};
   if (options.taps) options.taps->push_back(x.sum(ctx).detached());
   const int64_t layers = model.info().layers;
+  if (ctx.device().is_cuda() && !ctx.tape() && !options.taps && batch.memory && batch.n_tokens() == 1 &&
+      !x.delta.defined())
+    if (const Tensor y = model.all_blocks(ctx, x.residual, batch, *step)) return model.final(ctx, {y, {}}, batch);
   const int64_t group = ctx.tape() && !options.taps ? options.recompute_group : 0;
   for (int64_t i = 0; i < layers; i += std::max<int64_t>(group, 1)) {
     if (group > 0) {

@@ -71,6 +71,9 @@ class Model {
   virtual Hidden embed(Context& ctx, const nn::Batch& batch) = 0;
   virtual Hidden block(Context& ctx, int64_t layer, const Hidden& x, const nn::Batch& batch,
                        const StepValues& step) = 0;
+  // All blocks of a decode step as one op, where the device has one that takes them; else undefined, and nothing has
+  // happened.
+  virtual Tensor all_blocks(Context&, const Tensor& /*x*/, const nn::Batch&, const StepValues&) { return {}; }
   // final norm of the rows that go on to the head (batch.output_rows, or all): [R, hidden]
   virtual Tensor final(Context& ctx, const Hidden& x, const nn::Batch& batch) = 0;
   virtual Head head() = 0;

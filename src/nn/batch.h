@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/attention.h"
+#include "ops/decode_blocks.h"
 #include "ops/elementwise.h"
 #include "ops/rope_append.h"
 #include "tensor/tensor.h"
@@ -54,6 +55,12 @@ class Memory {
   virtual Tensor rotate_append_and_attend(Context&, int /*layer*/, const Tensor& /*q*/, const Tensor& /*k*/,
                                           const Tensor& /*v*/, const ops::HeadNorms&, const ops::RopeTable&,
                                           const Batch&, const ops::AttentionOptions&) {
+    return {};
+  }
+  // All blocks of a step of one token as one op (ops/decode_blocks.h); the pages of `blocks` are filled in here. Else
+  // nothing has happened and the result is undefined.
+  virtual Tensor run_blocks(Context&, const Tensor& /*x*/, ops::DecodeBlocks& /*blocks*/, const ops::RopeTable&,
+                            const Batch&) {
     return {};
   }
 };

@@ -6,21 +6,18 @@
 namespace pmetal::nn {
 namespace {
 
-// The frozen weight alone decides: no adapter, no trainable leaf.
-bool is_plain(const Linear& l) {
-  for (const auto& adapter : l.adapters)
-    if (adapter) return false;
-  return l.weight.defined() && !l.trainable.defined();
-}
-
 ops::SumAndNorm normed(Context& ctx, const Hidden& x, const Norm& norm) {
   if (x.delta.defined()) return ops::add_rms_norm(ctx, x.residual, x.delta, norm.weight, norm.eps);
   return {x.residual, ops::rms_norm(ctx, x.residual, norm.weight, norm.eps)};
 }
 
-ops::WeightAndBias parts(const Linear& l) { return {&l.weight, l.bias}; }
-
 }  // namespace
+
+bool is_plain(const Linear& l) {
+  for (const auto& adapter : l.adapters)
+    if (adapter) return false;
+  return l.weight.defined() && !l.trainable.defined();
+}
 
 Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm,
                   std::span<const Linear* const> linears) {
@@ -28,7 +25,7 @@ Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm&
   std::vector<ops::WeightAndBias> weights;
   for (const Linear* l : linears) {
     plain = plain && is_plain(*l);
-    weights.push_back(parts(*l));
+    weights.push_back(frozen(*l));
   }
   if (plain) {
     std::vector<Tensor> y = ops::linear_group(ctx, x.residual, {&norm.weight, norm.eps}, weights);
@@ -41,7 +38,8 @@ Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm&
 Projected project_gated(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm, const Linear& gate,
                         const Linear& up, ops::Activation activation) {
   if (!x.delta.defined() && is_plain(gate) && is_plain(up))
-    if (const Tensor y = ops::linear_glu(ctx, x.residual, {&norm.weight, norm.eps}, parts(gate), parts(up), activation))
+    if (const Tensor y =
+            ops::linear_glu(ctx, x.residual, {&norm.weight, norm.eps}, frozen(gate), frozen(up), activation))
       return {x.residual, {y}};
   const auto [sum, h] = normed(ctx, x, norm);
   const Linear* both[] = {&gate, &up};
@@ -51,7 +49,7 @@ Projected project_gated(Context& ctx, const Batch& batch, const Hidden& x, const
 
 Hidden add_projected(Context& ctx, const Batch& batch, const Tensor& residual, const Linear& linear, const Tensor& x) {
   if (is_plain(linear))
-    if (const Tensor sum = ops::linear_add(ctx, x, parts(linear), residual)) return {sum, {}};
+    if (const Tensor sum = ops::linear_add(ctx, x, frozen(linear), residual)) return {sum, {}};
   return {residual, linear.forward(ctx, batch, x)};
 }
 

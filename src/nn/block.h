@@ -6,6 +6,7 @@
 
 #include "nn/linear.h"
 #include "ops/activation.h"
+#include "ops/linear_group.h"
 #include "ops/rope_append.h"
 
 namespace pmetal::nn {
@@ -21,6 +22,10 @@ struct Norm {
   const Tensor& weight;
   float eps;
 };
+
+// The frozen weight alone decides what it gives: no adapter, no trainable leaf.
+bool is_plain(const Linear& linear);
+inline ops::WeightAndBias frozen(const Linear& linear) { return {&linear.weight, linear.bias}; }
 
 struct Projected {
   Tensor residual;  // what x sums to

@@ -25,6 +25,15 @@ class PagedMemory final : public Memory {
     const Tensor turned = ops::rope_append(ctx, q, k, v, norms, rope, kp, vp, slots_);
     return turned ? ops::attention(ctx, turned, kp, vp, batch.rows, options) : Tensor();
   }
+  Tensor run_blocks(Context& ctx, const Tensor& x, ops::DecodeBlocks& blocks, const ops::RopeTable& rope,
+                    const Batch& batch) override {
+    PMETAL_ASSERT(blocks.blocks.size() == store_.k_.size());
+    for (size_t i = 0; i < blocks.blocks.size(); ++i) {
+      blocks.blocks[i].k_pages = store_.k_[i];
+      blocks.blocks[i].v_pages = store_.v_[i];
+    }
+    return ops::decode_blocks(ctx, x, blocks, rope, slots_, batch.rows);
+  }
 
  private:
   KvStore& store_;
