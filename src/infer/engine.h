@@ -21,8 +21,8 @@ struct EngineOptions {
   int64_t max_sequences = 256;  // that run at a time
   int64_t max_chunk = 512;      // prompt tokens of one sequence in one step
   int64_t max_context = 0;      // tokens of a sequence; 0: as the model and the store allow
-  // On a GPU: answers do not depend on what runs beside them, bit by bit, as long as nobody is preempted; each sequence
-  // then steps alone. On the CPU that always holds, preemption included, and nothing changes.
+  // On a GPU: answers do not depend on what runs beside them, bit by bit, as long as nobody is preempted (StepRunner).
+  // On the CPU that always holds, preemption included, and nothing changes.
   bool batch_invariant = false;
   std::vector<int32_t> eos_ids = {};
   const text::Tokenizer* tokenizer = nullptr;  // null: answers are ids without text

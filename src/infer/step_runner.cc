@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -51,22 +52,51 @@ Tensor StepRunner::logits(const nn::Batch& batch) {
 }
 
 StepRunner::Result StepRunner::run(std::span<const nn::StepSequence> sequences) {
-  if (!apart_ || sequences.size() < 2 || store_.pages_needed(sequences) > store_.free_pages())
-    return run_together(sequences);
+  if (!is_batch_invariant_ || store_.pages_needed(sequences) > store_.free_pages()) return run_together(sequences);
+  return run_invariant(sequences);
+}
+
+StepRunner::Result StepRunner::run_invariant(std::span<const nn::StepSequence> sequences) {
+  const auto is_decode = [](const nn::StepSequence& s) { return s.tokens.size() == 1 && !s.no_rows; };
+  const auto together = [&](std::span<const nn::StepSequence> part) {
+    const bool before = ctx_.is_batch_invariant();
+    ctx_.set_batch_invariant(true);
+    try {
+      Result r = run_together(part);
+      ctx_.set_batch_invariant(before);
+      return r;
+    } catch (...) {
+      ctx_.set_batch_invariant(before);
+      throw;
+    }
+  };
+  std::vector<nn::StepSequence> decode;
+  std::copy_if(sequences.begin(), sequences.end(), std::back_inserter(decode), is_decode);
+  if (decode.size() == sequences.size()) return together(sequences);
   const auto rows_of = [](const nn::StepSequence& s) {
     return s.no_rows ? 0 : s.all_rows ? static_cast<int64_t>(s.tokens.size()) : 1;
   };
-  int64_t rows = 0, at = 0;
-  for (const nn::StepSequence& s : sequences) rows += rows_of(s);
   Result all;
+  int64_t rows = 0;
   for (const nn::StepSequence& s : sequences) {
-    const Result one = run_together(std::span(&s, 1));
-    all.first_row.push_back(one.logits ? static_cast<int32_t>(at) : -1);
-    if (!one.logits) continue;
-    if (!all.logits) all.logits = ctx_.empty({rows, one.logits.dim(1)}, one.logits.dtype());
-    const int64_t n = rows_of(s);  // the next replay overwrites them
-    ops::copy(ctx_, one.logits.narrowed(0, 0, n), all.logits.narrowed(0, at, n));
-    at += n;
+    all.first_row.push_back(s.no_rows ? -1 : static_cast<int32_t>(rows));
+    rows += rows_of(s);
+  }
+  // what the next part may overwrite is copied to the sequence's place
+  const auto keep = [&](const Tensor& logits, int64_t from, int64_t to, int64_t n) {
+    if (!all.logits) all.logits = ctx_.empty({rows, logits.dim(1)}, logits.dtype());
+    ops::copy(ctx_, logits.narrowed(0, from, n), all.logits.narrowed(0, to, n));
+  };
+  if (!decode.empty()) {
+    const Result part = together(decode);
+    size_t at = 0;
+    for (size_t i = 0; i < sequences.size(); ++i)
+      if (is_decode(sequences[i])) keep(part.logits, part.first_row[at++], all.first_row[i], 1);
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (is_decode(sequences[i])) continue;
+    const Result part = run_together(sequences.subspan(i, 1));
+    if (part.logits) keep(part.logits, 0, all.first_row[i], rows_of(sequences[i]));
   }
   return all;
 }

@@ -14,10 +14,11 @@ namespace pmetal::infer {
 class StepRunner {
  public:
   // All are borrowed. While it lives the model's weights and adapters do not change.
-  // apart: each sequence's part of a step runs as a step of its own, so that its bits cannot depend on its mates where
-  // the device's kernels for one row and for several differ. On the CPU they do not.
-  StepRunner(Context& ctx, models::Model& model, nn::KvStore& store, bool apart = false)
-      : ctx_(ctx), model_(model), store_(store), apart_(apart) {}
+  // batch_invariant: a sequence's bits do not depend on its mates where the device's kernels for few rows and for many
+  // differ: sequences that get one token run together on kernels that are the same for any number of rows
+  // (Context::is_batch_invariant), every other one as a step of its own. On the CPU nothing changes.
+  StepRunner(Context& ctx, models::Model& model, nn::KvStore& store, bool batch_invariant = false)
+      : ctx_(ctx), model_(model), store_(store), is_batch_invariant_(batch_invariant) {}
 
   struct Result {
     Tensor logits;                   // [rows or more, vocabulary] f32 on the device, until the next run; undefined when
@@ -36,6 +37,7 @@ class StepRunner {
     std::unique_ptr<ops::Graph> graph;
     Tensor logits;
   };
+  Result run_invariant(std::span<const nn::StepSequence> sequences);
   Result run_together(std::span<const nn::StepSequence> sequences);
   Recorded* recorded(std::span<const nn::StepSequence> sequences);
   Tensor logits(const nn::Batch& batch);
@@ -43,7 +45,7 @@ class StepRunner {
   Context& ctx_;
   models::Model& model_;
   nn::KvStore& store_;
-  bool apart_;
+  bool is_batch_invariant_;
   std::unique_ptr<ops::GraphMemory> memory_;
   std::list<Recorded> recorded_;  // most recently used first
 };

@@ -61,11 +61,11 @@ class StepRunnerParity : public testing::Test {
 };
 
 // alone, beside one other, and among six with prompts coming in
-TEST_F(StepRunnerParity, Apart_rows_have_the_bits_they_have_alone) {
+TEST_F(StepRunnerParity, Invariant_rows_have_the_bits_they_have_alone) {
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     load(dtype);
     std::vector<std::vector<float>> alone;
-    for (const size_t mates : {0U, 1U, 5U}) {
+    for (const size_t mates : {0U, 1U, 5U, 11U}) {
       PhiloxStream own(5, RngPurpose::kSynthetic), other(6, RngPurpose::kSynthetic);
       const auto draw = [](PhiloxStream& random, size_t n) {
         std::vector<int32_t> ids;

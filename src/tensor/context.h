@@ -47,6 +47,10 @@ class Context {
   // A meta context that stands for one on `device`: it also counts the workspace of the kernels that would be chosen.
   void plan_for(Device device) { planned_ = device; }
   const std::optional<Device>& planned() const { return planned_; }
+  // A row's bits may not depend on how many rows there are: products keep to one algorithm, keys are cut at fixed
+  // places. On the CPU that always holds.
+  bool is_batch_invariant() const { return is_batch_invariant_; }
+  void set_batch_invariant(bool on) { is_batch_invariant_ = on; }
   // Null unless somebody asked for named ranges.
   const RangeMarks* range_marks() const { return range_marks_; }
   void set_range_marks(const RangeMarks* marks) { range_marks_ = marks; }
@@ -75,7 +79,7 @@ class Context {
   MathMode math_ = MathMode::kExact;
   OpTimes* op_times_ = nullptr;
   const RangeMarks* range_marks_ = nullptr;
-  bool is_strict_ = false;
+  bool is_strict_ = false, is_batch_invariant_ = false;
   std::optional<Device> planned_;
 };
 

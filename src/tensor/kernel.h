@@ -17,6 +17,7 @@ struct KernelContext {
   int device_index = 0;
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
+  bool is_batch_invariant = false;  // Context::is_batch_invariant()
 };
 
 template <class Args>
@@ -76,7 +77,7 @@ void run_candidate(Context& ctx, const KernelList<Args>& list, const Candidate<A
 template <class Args>
 void reserve_workspace(Context& ctx, const KernelList<Args>& list, int device_index, const Args& args) {
   if (ctx.planned() && ctx.planned()->is_cuda() && !ctx.stream()) return;
-  const KernelContext kernel{&ctx.threads(), ctx.stream(), device_index, nullptr, 0};
+  const KernelContext kernel{&ctx.threads(), ctx.stream(), device_index, nullptr, 0, ctx.is_batch_invariant()};
   for (const Candidate<Args>& c : list.candidates) {
     if (c.decline && c.decline(args, kernel)) continue;
     if (const int64_t bytes = c.workspace ? c.workspace(args, kernel) : 0; bytes > 0) ctx.allocator().allocate(bytes);
@@ -93,7 +94,7 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
     return;
   }
   const KernelList<Args>& list = ctx.device().is_cuda() ? cuda : cpu;
-  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0};
+  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0, ctx.is_batch_invariant()};
   const char* why = nullptr;
   for (size_t i = 0; i < list.candidates.size(); ++i) {
     const Candidate<Args>& c = list.candidates[i];
@@ -114,7 +115,7 @@ void dispatch(Context& ctx, const KernelList<Args>& cpu, const KernelList<Args>&
 template <class Args>
 bool try_dispatch(Context& ctx, const KernelList<Args>& cuda, const Args& args) {
   if (!ctx.device().is_cuda()) return false;
-  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0};
+  KernelContext kernel{&ctx.threads(), ctx.stream(), ctx.device().index, nullptr, 0, ctx.is_batch_invariant()};
   for (const Candidate<Args>& c : cuda.candidates) {
     if (const char* reason = c.decline ? c.decline(args, kernel) : nullptr) {
       if (detail::dispatch_verbose()) detail::print_choice(cuda.op, c.name, reason);

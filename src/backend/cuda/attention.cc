@@ -11,6 +11,7 @@ using ops::AttentionArgs;
 using ops::AttentionBackwardArgs;
 
 constexpr int64_t kDecodeRows = 16, kWarpgroupRows = 64, kKeyTile = 64, kBlocksPerMultiprocessor = 2;
+constexpr int64_t kFixedTiles = 8;  // of a split, where a row's bits may not depend on what else runs
 
 AttentionLaunch common(const AttentionArgs& args) {
   AttentionLaunch a{};
@@ -57,6 +58,8 @@ const char* decline_sm90(const AttentionArgs& args, const KernelContext& kernel)
 int64_t splits_of(const AttentionArgs& args, const KernelContext& kernel) {
   const int64_t group = args.q.dim(1) / args.k.dim(1);
   if (args.max_q * group > kDecodeRows) return 0;
+  if (kernel.is_batch_invariant)
+    return std::max<int64_t>(1, (args.max_kv + kFixedTiles * kKeyTile - 1) / (kFixedTiles * kKeyTile));
   const int64_t blocks = args.k.dim(1) * args.kv_len.dim(0);
   const int64_t wanted = stream_of(kernel).multiprocessors() * kBlocksPerMultiprocessor / std::max<int64_t>(1, blocks);
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, (args.max_kv + kKeyTile - 1) / kKeyTile));
@@ -70,6 +73,7 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
   if (args.q.numel() == 0) return;
   AttentionLaunch a = common(args);
   a.splits = static_cast<int>(splits_of(args, kernel));
+  a.tiles_per_split = kernel.is_batch_invariant ? static_cast<int>(kFixedTiles) : 0;
   a.partial = static_cast<float*>(kernel.workspace);
   const cudaStream_t stream = stream_of(kernel).handle();
   a.splits > 0 ? launch_attention_decode(stream, a) : launch_attention(stream, a);

@@ -20,6 +20,7 @@ DecodeBlocksShape shape_of(const DecodeBlocksArgs& args) {
 bool is_packed(const View& v) { return v.dtype == DType::kBF16 && v.stride(-1) == 1 && is_aligned(v, 16); }
 
 const char* decline(const DecodeBlocksArgs& args, const KernelContext& kernel) {
+  if (kernel.is_batch_invariant) return "not one algorithm for any number of rows";
   const Stream& stream = stream_of(kernel);
   if (!has_sm90_kernels() || !stream.is_sm90()) return "no bulk copies: built without sm_90a, or another device";
   const ops::DecodeBlocks& m = *args.model;

@@ -20,7 +20,8 @@ const char* decline_part(const quant::Weight& weight, const View& bias) {
   if (bias && (bias.stride(0) != 1 || is_double(bias.dtype))) return "the bias is strided or f64";
   return nullptr;
 }
-const char* decline_rows(const View& x) {
+const char* decline_rows(const View& x, const KernelContext& kernel) {
+  if (kernel.is_batch_invariant) return "not one algorithm for any number of rows";
   if (x.dtype != DType::kBF16) return "not bf16";
   if (!gemv_accepts(x.dim(0), x.dim(1))) return "more than 4 rows, or too long ones";
   return has_packed_rows(x) ? nullptr : "rows are not aligned to 16 bytes";
@@ -39,8 +40,8 @@ GemvLaunch::Part part(const quant::Weight& w, const View& bias, const View& y) {
   return {w.planes[0].bytes.data(), bias.data, y.data, y ? y.stride(0) : 0, static_cast<int>(w.out), bias.dtype};
 }
 
-const char* decline_group(const LinearGroupArgs& args, const KernelContext&) {
-  if (const char* why = decline_rows(args.x)) return why;
+const char* decline_group(const LinearGroupArgs& args, const KernelContext& kernel) {
+  if (const char* why = decline_rows(args.x, kernel)) return why;
   if (args.norm && (args.norm.stride(0) != 1 || !is_aligned(args.norm, 8 * size_of(args.norm.dtype))))
     return "the norm's weight is not aligned";
   if (args.residual && (args.residual.dtype != DType::kBF16 || args.residual.stride(1) != 1))
@@ -66,10 +67,10 @@ void run_group(const LinearGroupArgs& args, const KernelContext& kernel) {
 
 }  // namespace
 
-const char* decline_gemv(const LinearArgs& args, const KernelContext&) {
+const char* decline_gemv(const LinearArgs& args, const KernelContext& kernel) {
   if (args.transposed) return "the product is transposed";
   if (const char* why = decline_part(*args.weight, args.bias)) return why;
-  if (const char* why = decline_rows(args.x)) return why;
+  if (const char* why = decline_rows(args.x, kernel)) return why;
   if (args.y.stride(1) != 1) return "the output is strided";
   return is_double(args.y.dtype) ? "f64 output" : nullptr;
 }

@@ -21,8 +21,10 @@ namespace {
   X(cublasLtMatmulDescCreate)                                                                             \
   X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate)            \
       X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) \
-          X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+          X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck)
 // clang-format on
+
+constexpr int64_t kRowsOfAny = 64;  // a product for any number of rows takes the algorithm of so many
 
 std::optional<cudaDataType_t> library_type(DType dtype) {
   switch (dtype) {
@@ -139,7 +141,7 @@ const char* Products::unavailable() const { return library_->reason.empty() ? nu
 const Products::Plan* Products::plan(const Gemm& g) {
   const int64_t flags = g.transpose_a | g.transpose_b << 1 | g.accumulate << 2 | (g.bias != nullptr) << 3 |
                         static_cast<int>(g.a_type) << 4 | static_cast<int>(g.c_type) << 10 |
-                        static_cast<int>(g.bias_type) << 16;
+                        static_cast<int>(g.bias_type) << 16 | int64_t{g.any_rows} << 24;
   const Plans::Key key = {
       g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
   const auto [at, fresh] = plans_->all.try_emplace(key);
@@ -166,8 +168,11 @@ const Products::Plan* Products::plan(const Gemm& g) {
           "a layout");
   };
   layout(p.a, in, g.transpose_b ? g.k : g.n, g.transpose_b ? g.n : g.k, g.ldb);
-  layout(p.b, in, g.transpose_a ? g.m : g.k, g.transpose_a ? g.k : g.m, g.lda);
-  layout(p.c, out, g.n, g.m, g.ldc);
+  const auto row_layouts = [&](int64_t m) {
+    layout(p.b, in, g.transpose_a ? m : g.k, g.transpose_a ? g.k : m, g.transpose_a ? std::max(m, g.lda) : g.lda);
+    layout(p.c, out, g.n, m, g.ldc);
+  };
+  row_layouts(g.any_rows ? kRowsOfAny : g.m);
 
   cublasLtMatmulPreference_t preference = nullptr;
   check(lt.cublasLtMatmulPreferenceCreate(&preference), "a preference");
@@ -185,6 +190,15 @@ const Products::Plan* Products::plan(const Gemm& g) {
       lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p.description, p.a, p.b, p.c, p.c, preference, 1, &p.choice, &found);
   lt.cublasLtMatmulPreferenceDestroy(preference);
   p.usable = status == CUBLAS_STATUS_SUCCESS && found > 0 && p.choice.state == CUBLAS_STATUS_SUCCESS;
+  if (p.usable && g.any_rows) {
+    for (cublasLtMatrixLayout_t l : {p.b, p.c}) check(lt.cublasLtMatrixLayoutDestroy(l), "a layout");
+    p.b = p.c = nullptr;
+    row_layouts(g.m);
+    cublasLtMatmulHeuristicResult_t result{};
+    p.usable = lt.cublasLtMatmulAlgoCheck(lt.handle, p.description, p.a, p.b, p.c, p.c, &p.choice.algo, &result) ==
+                   CUBLAS_STATUS_SUCCESS &&
+               result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= size_t{kProductWorkspace};
+  }
   return p.usable ? &p : nullptr;
 }
 

@@ -21,6 +21,8 @@ struct Gemm {
   DType a_type, b_type, c_type, bias_type;
   bool accumulate;
   float alpha;
+  // the algorithm does not depend on m: a row of c has the same bits whatever stands beside it
+  bool any_rows = false;
 };
 // Nothing where strides or dtypes are not the library's; a and b as in ops::MatmulArgs.
 std::optional<Gemm> as_gemm(const View& a, bool transpose_a, const View& b, bool transpose_b, const View& c);

@@ -29,15 +29,18 @@ std::optional<Gemm> problem(const MatmulArgs& args, const View& bias) {
 }
 
 const char* decline_library(const MatmulArgs& args, const View& bias, const KernelContext& kernel) {
-  const std::optional<Gemm> gemm = problem(args, bias);
+  std::optional<Gemm> gemm = problem(args, bias);
   if (!gemm) return "strides, dtypes or an empty side are not the library's";
   Products& products = stream_of(kernel).products();
   if (const char* why = products.unavailable()) return why;
+  gemm->any_rows = kernel.is_batch_invariant;
   return products.accepts(*gemm) ? nullptr : "cuBLASLt has no algorithm for this problem";
 }
 void run_library(const MatmulArgs& args, const View& bias, const KernelContext& kernel) {
   Stream& stream = stream_of(kernel);
-  stream.products().run(*problem(args, bias), kernel.workspace, stream.handle());
+  Gemm gemm = *problem(args, bias);
+  gemm.any_rows = kernel.is_batch_invariant;
+  stream.products().run(gemm, kernel.workspace, stream.handle());
 }
 
 void run_plain(const MatmulArgs& args, const View& bias, Stream& stream) {
