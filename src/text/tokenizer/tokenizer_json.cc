@@ -507,6 +507,8 @@ std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view json, const std
     fail(ErrorCode::kInvalidInput, "{}: not valid JSON: {}", name, simdjson::error_message(error));
   const Node root{root_value, name};
   if (!root_value.is_object()) root.bad("an object");
+  if (const std::string version = root.text_or("version", "1.0"); version != "1.0")
+    fail(ErrorCode::kUnsupported, "{}: tokenizer version \"{}\" is not known; this program reads 1.0", name, version);
 
   auto t = std::make_unique<Impl>();
   t->name = name;
