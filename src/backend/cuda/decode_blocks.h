@@ -17,10 +17,9 @@ inline constexpr int kMostDecodeBlocks = 128, kMostDecodeSplits = 32;
 struct DecodeBlocksLaunch {
   DecodeBlockLaunch block[kMostDecodeBlocks];
   const void* x;
-  void *y, *qkv,
-      *inner;  // y [hidden]: the residual stream; qkv [(heads + 2 kv_heads) d], inner [inner]: between phases
-  float *partial, *partial_sums;  // [heads, kMostDecodeSplits, d]; [heads, kMostDecodeSplits, 2]
-  unsigned* arrived;              // blocks at barriers, 0 at the start
+  void* y;  // [hidden]
+  // words that blocks exchange, each with the number of the layer; see the kernel
+  void *qkv, *after_attention, *inner, *after_down, *merged, *partial, *partial_sums;
   const float *cos, *sin;
   const int64_t* slot;
   const int32_t *kv_len, *pages;
@@ -33,7 +32,7 @@ struct DecodeBlocksShape {
 // 0: the shape is not this kernel's; else the stages of its ring of shared memory
 int decode_blocks_stages(const DecodeBlocksShape& shape, int multiprocessors);
 int64_t decode_blocks_workspace(const DecodeBlocksShape& shape);
-// `a` but for qkv, inner, partial .. arrived, stages, which it takes from the workspace and the shape
+// `a` but for what blocks exchange, which lies in the workspace, and the stages
 void launch_decode_blocks(StreamHandle stream, DecodeBlocksLaunch& a, void* workspace, int multiprocessors);
 
 }  // namespace pmetal::cuda

@@ -1,16 +1,16 @@
-// All blocks of a decoder for one token, in one launch: a block of threads on each multiprocessor walks the layers, and
-// the grid meets at a barrier between phases:
-//   1 norm · q k v    2 head norms, rope, append, attention over a split    3 merge of the splits, o + residual
+// All blocks of a decoder for one token, in one launch: a block of threads on each multiprocessor walks the layers in
+// five phases:
+//   1 norm · q k v    2 head norms, rope, append, attention over a split, merge of the splits    3 o + residual
 //   4 norm · gate up · act    5 down + residual
 // One warp (the producer) streams everything that does not depend on the step into a ring of shared memory, in the
 // order of use and across phases and layers: this multiprocessor's rows of the weights, and the pages of its keys and
-// values. It never waits at a barrier, so the memory is kept busy while the other eight warps compute, wait and
-// exchange a few kilobytes through L2. Bound: the bytes of weights, keys and values, read once; below that the latency
-// of five phases.
+// values. It never waits for other multiprocessors, so the memory is kept busy while the other eight warps compute,
+// wait and exchange a few kilobytes through L2. Bound: the bytes of weights, keys and values, read once; below that the
+// latency of five phases.
 //
 // A multiprocessor owns a contiguous range of rows of each weight, which is one contiguous range of bytes; stages are
-// 16 KiB of it, or a page of keys or values of one head. A warp takes four segments of 256 columns of each stage; sums
-// of up to 1024 columns go to shared memory and are added up per row in order: the same bits every time.
+// 16 KiB of it, or a page of keys or values of one head. Sums of 256 columns go to shared memory and are added up per
+// row in order: the same bits every time.
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/decode_blocks.h"
 #include "backend/cuda/glu.cuh"
@@ -19,9 +19,9 @@ namespace pmetal::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kStageBytes = 16 << 10, kMostStages = 13;
-constexpr int kSegment = 256, kSegmentsOfStage = kStageBytes / 2 / kSegment,
-              kSegmentsOfWarp = kSegmentsOfStage / kWarps;
+constexpr int kSegment = 256, kSegmentsOfStage = kStageBytes / 2 / kSegment;
 constexpr int kMostGroup = 8, kMostHead = 128, kNormPacks = 4;  // hidden <= 4 · 8 · 256
+constexpr int kMostOwn = 256;                                   // rows of the residual stream of a block
 constexpr int kStaticBytes = 9 << 10, kSharedBytes = 227 << 10;
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
@@ -40,13 +40,33 @@ __device__ __forceinline__ float dot8(const uint4& a, const uint4& b, float sum)
 __device__ __forceinline__ float value_of(const void* bf16s, int i) {
   return __bfloat162float(static_cast<const bf16*>(bf16s)[i]);
 }
-__device__ __forceinline__ bf16 fresh(const void* bf16s, int i) {  // written by another multiprocessor: from L2
-  const unsigned short v = __ldcg(static_cast<const unsigned short*>(bf16s) + i);
-  return __ushort_as_bfloat16(v);
+// ---- exchange between multiprocessors: words of four bytes with the number of the layer beside them, written and read
+// as eight. Who needs a word reads it until the number is there: no barrier, no fence, one trip through L2. A word is
+// written again only after everybody has read what it held: between two writes of a kind lie whole exchanges, of which
+// every block writes a part.
+__device__ __forceinline__ void put_word(void* words, int64_t i, uint32_t value, uint32_t epoch) {
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(static_cast<uint2*>(words) + i), "r"(value),
+               "r"(epoch)
+               : "memory");
 }
-__device__ __forceinline__ float2 fresh_pair(const void* bf16s, int i) {
-  const uint32_t v = __ldcg(reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(bf16s) + i));
-  return make_float2(low_of(v), high_of(v));
+// words 2 pair, 2 pair + 1 as they are
+__device__ __forceinline__ uint4 peek_words(const void* words, int64_t pair) {
+  uint4 v;
+  asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(static_cast<const uint2*>(words) + 2 * pair)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ uint32_t get_word(const void* words, int64_t i, uint32_t epoch) {
+  uint32_t value, seen;
+  do
+    asm volatile("ld.volatile.global.v2.u32 {%0,%1}, [%2];"
+                 : "=r"(value), "=r"(seen)
+                 : "l"(static_cast<const uint2*>(words) + i)
+                 : "memory");
+  while (seen != epoch);
+  return value;
 }
 __device__ __forceinline__ float2 pair_of(const void* bf16s, int i) {
   const uint32_t v = *reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(bf16s) + i);
@@ -106,9 +126,10 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
 struct Rows {
   int first, n;
 };
+// in pairs, as they are exchanged
 __device__ __forceinline__ Rows rows_of(int all) {
-  const int first = static_cast<int>(int64_t{all} * blockIdx.x / gridDim.x);
-  return {first, static_cast<int>(int64_t{all} * (blockIdx.x + 1) / gridDim.x) - first};
+  const int first = static_cast<int>(int64_t{all / 2} * blockIdx.x / gridDim.x) * 2;
+  return {first, static_cast<int>(int64_t{all / 2} * (blockIdx.x + 1) / gridDim.x) * 2 - first};
 }
 struct Slice {  // contiguous rows of a weight
   const bf16* w;
@@ -173,47 +194,47 @@ __device__ void produce(const DecodeBlocksLaunch& a, Ring ring) {
 }
 
 // ---- products ----
-// The slice's next rows with x: a sum for each segment to partial[base ..]; base goes on by as many.
+// The slice's next rows with x, on the tensor cores: eight segments are the columns of b, and row i of a is the part of
+// x that meets segment i, so the sums are the diagonal of c. Four warps take a stage, the other four the next one. A
+// lane loads eight neighbouring features of its segment at once, for the two operands alike; odd segments take the
+// blocks of 32 in another order, which spreads the loads over the banks. Sums go to partial[base ..]; base goes on.
 __device__ __forceinline__ void multiply(Ring& ring, int rows, int per_row, const bf16* x, float* partial, int& base) {
-  constexpr int kStagesAtOnce = 2, kSums = kStagesAtOnce * kSegmentsOfWarp;
-  static_assert(kSums == 8, "three halvings below");
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = rows * per_row;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = rows * per_row, mine = lane / 4;
   const int stages = (all + kSegmentsOfStage - 1) / kSegmentsOfStage;
-  const uint32_t x_address = shared_address(x) + lane * 16;
-  const int step = kSegmentsOfStage % per_row;
-  int column = warp * kSegmentsOfWarp % per_row;  // of this warp's first segment, in segments
+  const int in_stage = warp % 4 * 8 + mine;  // this lane's segment
+  const uint32_t lane_at = lane % 4 * 16, w_at = in_stage * kSegment * 2 + lane_at;
+  const uint32_t x_address = shared_address(x) + lane_at;
+  const int step = 2 * kSegmentsOfStage % per_row;
+  int segment = warp / 4 * kSegmentsOfStage + in_stage, column = segment % per_row;
 #pragma unroll 1
-  for (int c = 0; c < stages; c += kStagesAtOnce) {
-    float sums[kSums] = {};
+  for (int c = 0; c < stages; c += 2) {
+    uint32_t from = take(ring);
+    const bool is_second = warp >= 4, is_idle = is_second && c + 1 >= stages;
+    if (is_second) {
+      give_back(ring);
+      if (!is_idle) from = take(ring);
+    }
+    if (!is_idle) {
+      float even[4] = {}, odd[4] = {};
 #pragma unroll
-    for (int p = 0; p < kStagesAtOnce; ++p) {
-      if (c + p >= stages) break;
-      const uint32_t from = take(ring) + warp * kSegmentsOfWarp * kSegment * 2 + lane * 16;
-      int at = column;
-#pragma unroll
-      for (int s = 0; s < kSegmentsOfWarp; ++s) {
-        if ((c + p) * kSegmentsOfStage + warp * kSegmentsOfWarp + s < all)
-          sums[p * kSegmentsOfWarp + s] =
-              dot8(load_shared(from + s * kSegment * 2), load_shared(x_address + at * kSegment * 2), 0.f);
-        at = at + 1 == per_row ? 0 : at + 1;
+      for (int k = 0; k < kSegment / 32; ++k) {
+        const uint32_t at = (k ^ (mine & 1)) * 64;
+        const uint4 w = load_shared(from + w_at + at), v = load_shared(x_address + column * kSegment * 2 + at);
+        const uint32_t first[4] = {v.x, 0, v.y, 0}, second[4] = {v.z, 0, v.w, 0};
+        multiply_add(even, first, w.x, w.y);
+        multiply_add(odd, second, w.z, w.w);
       }
       give_back(ring);
-      column += step;
-      if (column >= per_row) column -= per_row;
+      if (lane % 4 == mine / 2 && segment < all)
+        partial[base + segment] = mine & 1 ? even[1] + odd[1] : even[0] + odd[0];
     }
-    // sums over the warp: each halving leaves a lane half of the values, then four lanes share one
-#pragma unroll
-    for (int n = kSums / 2, bit = 16; n > 0; n /= 2, bit /= 2)
-#pragma unroll
-      for (int i = 0; i < n; ++i) {
-        const bool high = lane & bit;
-        sums[i] = (high ? sums[i + n] : sums[i]) + __shfl_xor_sync(0xffffffffu, high ? sums[i] : sums[i + n], bit);
-      }
-    sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], 2);
-    sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], 1);
-    const int mine = lane / 4, segment = (c + mine / kSegmentsOfWarp) * kSegmentsOfStage + warp * kSegmentsOfWarp +
-                                         mine % kSegmentsOfWarp;
-    if (lane % 4 == 0 && segment < all) partial[base + segment] = sums[0];
+    if (!is_second && c + 1 < stages) {
+      take(ring);
+      give_back(ring);
+    }
+    segment += 2 * kSegmentsOfStage;
+    column += step;
+    if (column >= per_row) column -= per_row;
   }
   base += all;
 }
@@ -227,41 +248,40 @@ __device__ __forceinline__ float row_sum(const float* partial, int row, int rows
   return sum + __shfl_xor_sync(0xffffffffu, sum, 2);
 }
 
-// ---- the grid's barrier ----
-struct Grid {
-  unsigned* arrived;
-  unsigned target = 0;
-};
-// all this block wrote is there for those who wait
-__device__ __forceinline__ void arrive(Grid& grid) {
-  grid.target += gridDim.x;
-  sync_consumers();
-  if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(grid.arrived) : "memory");
-}
-__device__ __forceinline__ void wait_for(const Grid& grid) {
-  if (threadIdx.x == 0) {
-    unsigned seen;
-    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(grid.arrived) : "memory");
-    while (seen < grid.target);
-  }
-  sync_consumers();
-}
-
 // ---- inputs of the products, to shared memory ----
+constexpr int kWordsOfThread = 4;  // pairs of words at once
 __device__ __forceinline__ void load_norm(uint4 (&weight)[kNormPacks], const void* from, int n) {
 #pragma unroll
   for (int i = 0; i < kNormPacks; ++i)
     if (const int c = (i * kThreads + threadIdx.x) * 8; c < n)
       weight[i] = __ldg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(from) + c));
 }
-__device__ __forceinline__ void load_normed(const void* x, const uint4 (&weight)[kNormPacks], int n, float eps,
-                                            bf16* to, float* sums) {
+// n features (a multiple of 256), where they are there
+__device__ __forceinline__ void load_rows(const void* words, int n, uint32_t epoch, bf16* to) {
+#pragma unroll 1
+  for (int first = threadIdx.x; first < n / 4; first += kWordsOfThread * kThreads) {
+    uint4 v[kWordsOfThread];
+#pragma unroll
+    for (int i = 0; i < kWordsOfThread; ++i)
+      if (first + i * kThreads < n / 4) v[i] = peek_words(words, first + i * kThreads);
+#pragma unroll
+    for (int i = 0; i < kWordsOfThread; ++i) {
+      const int pair = first + i * kThreads;
+      if (pair >= n / 4) continue;
+      while (v[i].y != epoch || v[i].w != epoch) v[i] = peek_words(words, pair);
+      *reinterpret_cast<uint2*>(to + pair * 4) = make_uint2(v[i].x, v[i].z);
+    }
+  }
+  sync_consumers();
+}
+// what lies in shared memory, normalised in place; weights as load_norm gave them
+__device__ __forceinline__ void normalise(const uint4 (&weight)[kNormPacks], int n, float eps, bf16* x, float* sums) {
   uint4 v[kNormPacks];
   float squares = 0;
 #pragma unroll
   for (int i = 0; i < kNormPacks; ++i)
     if (const int c = (i * kThreads + threadIdx.x) * 8; c < n) {
-      v[i] = __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(x) + c));
+      v[i] = *reinterpret_cast<const uint4*>(x + c);
       squares = dot8(v[i], v[i], squares);
     }
   squares = warp_sum(squares);
@@ -281,64 +301,8 @@ __device__ __forceinline__ void load_normed(const void* x, const uint4 (&weight)
       for (int j = 0; j < 4; ++j)
         y[j] = pair(round_through<bf16>(low_of(u[j]) * rstd) * low_of(w[j]),
                     round_through<bf16>(high_of(u[j]) * rstd) * high_of(w[j]));
-      *reinterpret_cast<uint4*>(to + c) = make_uint4(y[0], y[1], y[2], y[3]);
+      *reinterpret_cast<uint4*>(x + c) = make_uint4(y[0], y[1], y[2], y[3]);
     }
-  sync_consumers();
-}
-__device__ __forceinline__ void load_rows(const void* x, int n, bf16* to) {
-  for (int c = threadIdx.x * 8; c < n; c += kThreads * 8)
-    *reinterpret_cast<uint4*>(to + c) = __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(x) + c));
-  sync_consumers();
-}
-// the heads' results from those of their splits: a warp per head weighs, then every thread sums
-__device__ __forceinline__ void load_merged(const DecodeBlocksLaunch& a, int splits, float* factors, bf16* to) {
-  constexpr int kHeads = 4, kQuads = 4;  // at once, so that their loads wait together
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int first = warp; first < a.heads; first += kHeads * kWarps) {
-    float2 part[kHeads];  // largest score, sum
-#pragma unroll
-    for (int i = 0; i < kHeads; ++i) {
-      const int h = first + i * kWarps;
-      part[i] = make_float2(-INFINITY, 0);
-      if (h < a.heads && lane < splits)
-        part[i] = __ldcg(reinterpret_cast<const float2*>(a.partial_sums) + h * kMostDecodeSplits + lane);
-    }
-#pragma unroll
-    for (int i = 0; i < kHeads; ++i) {
-      const float top = warp_max(part[i].x), factor = lane < splits ? exp2f(part[i].x - top) : 0.f;
-      const float sum = warp_sum(factor * part[i].y);
-      const int h = first + i * kWarps;
-      if (h < a.heads && lane < splits) factors[h * kMostDecodeSplits + lane] = factor / sum;
-    }
-  }
-  sync_consumers();
-  const int quads = a.d / 4, all = a.heads * quads;
-  for (int first = threadIdx.x; first < all; first += kQuads * kThreads) {
-    float4 y[kQuads] = {};
-    const float4* from[kQuads];
-    const float* factor[kQuads];
-#pragma unroll
-    for (int i = 0; i < kQuads; ++i) {
-      const int at = min(first + i * kThreads, all - 1), h = at / quads;
-      from[i] = reinterpret_cast<const float4*>(a.partial) + int64_t{h} * kMostDecodeSplits * quads + at % quads;
-      factor[i] = factors + h * kMostDecodeSplits;
-    }
-#pragma unroll 3
-    for (int s = 0; s < splits; ++s)
-#pragma unroll
-      for (int i = 0; i < kQuads; ++i) {
-        if (first + i * kThreads >= all) continue;
-        const float4 v = __ldcg(from[i] + s * quads);
-        const float f = factor[i][s];
-        y[i].x = fmaf(v.x, f, y[i].x), y[i].y = fmaf(v.y, f, y[i].y);
-        y[i].z = fmaf(v.z, f, y[i].z), y[i].w = fmaf(v.w, f, y[i].w);
-      }
-#pragma unroll
-    for (int i = 0; i < kQuads; ++i)
-      if (first + i * kThreads < all)
-        *reinterpret_cast<uint2*>(to + (first + i * kThreads) * 4) =
-            make_uint2(pair(y[i].x, y[i].y), pair(y[i].z, y[i].w));
-  }
   sync_consumers();
 }
 
@@ -351,13 +315,14 @@ struct Heads {
   float2 sums[kWarps][kMostGroup];  // largest score, sum
 };
 // head norm (weight or null) and rotation of one head, by a warp
-__device__ __forceinline__ void turn(const DecodeBlocksLaunch& a, int at, const void* norm, bf16* to) {
+__device__ __forceinline__ void turn(const DecodeBlocksLaunch& a, int at, const void* norm, uint32_t epoch, bf16* to) {
   const int lane = threadIdx.x % 32, half = a.d / 2, c = lane * 2;
   float2 low = {}, high = {};
   float squares = 0;
   if (c < half) {
-    low = fresh_pair(a.qkv, at + c);
-    high = fresh_pair(a.qkv, at + c + half);
+    const uint32_t first = get_word(a.qkv, (at + c) / 2, epoch), second = get_word(a.qkv, (at + c + half) / 2, epoch);
+    low = make_float2(low_of(first), high_of(first));
+    high = make_float2(low_of(second), high_of(second));
     squares = low.x * low.x + low.y * low.y + high.x * high.x + high.y * high.y;
   }
   if (norm) {
@@ -378,7 +343,7 @@ __device__ __forceinline__ void turn(const DecodeBlocksLaunch& a, int at, const 
 
 template <int kD>
 __device__ __forceinline__ void attend(const DecodeBlocksLaunch& a, const DecodeBlockLaunch& b, const Part& p,
-                                       Ring& ring, Heads& s, float* scratch) {
+                                       Ring& ring, Heads& s, uint32_t epoch, float* scratch) {
   constexpr int kEach = kD / 32;  // features of a lane
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = a.heads / a.kv_heads;
   const int q_width = a.heads * kD, kv_width = a.kv_heads * kD;
@@ -388,12 +353,11 @@ __device__ __forceinline__ void attend(const DecodeBlocksLaunch& a, const Decode
     const bool is_q = item < group;
     if (!is_q && !has_new) continue;
     if (item <= group) {
-      turn(a, is_q ? (p.head * group + item) * kD : q_width + p.head * kD, is_q ? b.q_norm : b.k_norm,
+      turn(a, is_q ? (p.head * group + item) * kD : q_width + p.head * kD, is_q ? b.q_norm : b.k_norm, epoch,
            is_q ? s.q[item] : s.k);
     } else {
       for (int c = lane * 2; c < kD; c += 64)
-        *reinterpret_cast<uint32_t*>(s.v + c) = __ldcg(
-            reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(a.qkv) + q_width + kv_width + p.head * kD + c));
+        *reinterpret_cast<uint32_t*>(s.v + c) = get_word(a.qkv, (q_width + kv_width + p.head * kD + c) / 2, epoch);
     }
   }
   sync_consumers();
@@ -526,8 +490,43 @@ __device__ __forceinline__ void attend(const DecodeBlocksLaunch& a, const Decode
       y = fmaf(f, scratch[w * group * kD + i], y);
     }
     const int64_t at = int64_t{p.head * group + h} * kMostDecodeSplits + p.split;
-    a.partial[at * kD + i % kD] = y;
-    if (i % kD == 0) reinterpret_cast<float2*>(a.partial_sums)[at] = make_float2(best, weight);
+    put_word(a.partial, at * kD + i % kD, __float_as_uint(y), epoch);
+    if (i % kD == 0) {
+      put_word(a.partial_sums, 2 * at, __float_as_uint(best), epoch);
+      put_word(a.partial_sums, 2 * at + 1, __float_as_uint(weight), epoch);
+    }
+  }
+  // each split's block merges its share of the head's features, in the order of the splits
+  const int pairs = group * kD / 2, end = pairs * (p.split + 1) / p.splits;
+#pragma unroll 1
+  for (int i = pairs * p.split / p.splits + threadIdx.x; i < end; i += kThreads) {
+    const int h = p.head * group + i / (kD / 2), c = i % (kD / 2);
+    float best = -INFINITY, weight = 0, y0 = 0, y1 = 0;
+#pragma unroll 1
+    for (int first = 0; first < p.splits; first += 4) {
+      uint4 value[4], sums[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int64_t at = int64_t{h} * kMostDecodeSplits + min(first + k, p.splits - 1);
+        value[k] = peek_words(a.partial, at * (kD / 2) + c);
+        sums[k] = peek_words(a.partial_sums, at);
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (first + k >= p.splits) break;
+        const int64_t at = int64_t{h} * kMostDecodeSplits + first + k;
+        while (value[k].y != epoch || value[k].w != epoch) value[k] = peek_words(a.partial, at * (kD / 2) + c);
+        while (sums[k].y != epoch || sums[k].w != epoch) sums[k] = peek_words(a.partial_sums, at);
+        const float peak = fmaxf(best, __uint_as_float(sums[k].x));
+        const float old = exp2f(best - peak), now = exp2f(__uint_as_float(sums[k].x) - peak);
+        weight = weight * old + now * __uint_as_float(sums[k].z);
+        y0 = y0 * old + now * __uint_as_float(value[k].x);
+        y1 = y1 * old + now * __uint_as_float(value[k].z);
+        best = peak;
+      }
+    }
+    const float inverse = 1.f / weight;
+    put_word(a.merged, h * (kD / 2) + c, pair(y0 * inverse, y1 * inverse), epoch);
   }
 }
 
@@ -537,6 +536,7 @@ __global__ void __launch_bounds__(kThreads + 32, 1) decode_blocks_kernel(const _
   __shared__ __align__(16) Heads heads;
   __shared__ __align__(8) uint64_t barriers[2 * kMostStages];
   __shared__ float sums[kWarps];
+  __shared__ bf16 own[kMostOwn];  // the residual stream at this block's rows
   const int q = a.heads * a.d, kv = a.kv_heads * a.d;
   bf16* const x = reinterpret_cast<bf16*>(shared + a.stages * kStageBytes);
   const int widest = max(max(a.hidden, q), a.n_inner);
@@ -557,10 +557,10 @@ __global__ void __launch_bounds__(kThreads + 32, 1) decode_blocks_kernel(const _
     return;
   }
 
-  Grid grid{a.arrived};
   const int keys = a.kv_len[0];
   const Rows qkv_rows = rows_of(q + 2 * kv), inner_rows = rows_of(a.n_inner), hidden_rows = rows_of(a.hidden);
-  const void* residual = a.x;
+  for (int r = threadIdx.x; r < hidden_rows.n; r += kThreads)
+    own[r] = static_cast<const bf16*>(a.x)[hidden_rows.first + r];
   uint4 norm[kNormPacks];
   load_norm(norm, a.block[0].input_norm, a.hidden);
   // A phase's code runs once a layer: it must be small, or it is fetched anew each time. So the four products are one
@@ -569,14 +569,20 @@ __global__ void __launch_bounds__(kThreads + 32, 1) decode_blocks_kernel(const _
   for (int step = 0; step < 4 * a.n; ++step) {
     const DecodeBlockLaunch& b = a.block[step / 4];
     const int product = step % 4;  // q k v, o, gate up, down
-    const Part part = part_of(a, b.window, keys);
-    if (product % 2 == 0)
-      load_normed(residual, norm, a.hidden, a.eps, x, sums);
-    else if (product == 1)
-      load_merged(a, part.splits, scratch, x);
-    else
-      load_rows(a.inner, a.n_inner, x);
+    const uint32_t epoch = step / 4 + 1;
     const int k = product == 1 ? q : product == 3 ? a.n_inner : a.hidden, per_row = k / kSegment;
+    if (step == 0) {
+      for (int c = threadIdx.x * 8; c < a.hidden; c += kThreads * 8)
+        *reinterpret_cast<uint4*>(x + c) = *reinterpret_cast<const uint4*>(static_cast<const bf16*>(a.x) + c);
+      sync_consumers();
+    } else {
+      load_rows(product == 0   ? a.after_down
+                : product == 1 ? a.merged
+                : product == 2 ? a.after_attention
+                               : a.inner,
+                k, product == 0 ? epoch - 1 : epoch, x);
+    }
+    if (product % 2 == 0) normalise(norm, a.hidden, a.eps, x, sums);
     const int slices = product == 0 ? 3 : product == 2 ? 2 : 1;
     int base = 0;
 #pragma unroll 1
@@ -595,54 +601,65 @@ __global__ void __launch_bounds__(kThreads + 32, 1) decode_blocks_kernel(const _
       const int r = first + threadIdx.x / kLanesOfRow, row = rows.first + r;
       float y = row_sum(scratch, r, rows.n, per_row), up = 0;
       if (product == 2) up = row_sum(scratch + rows.n * per_row, r, rows.n, per_row);
-      if (r >= rows.n || threadIdx.x % kLanesOfRow) continue;
-      void* to = a.y;
-      if (product == 0) {
-        const void* with = row < q ? b.q_bias : row < q + kv ? b.k_bias : b.v_bias;
-        if (with) y += value_of(with, row < q ? row : row < q + kv ? row - q : row - q - kv);
-        to = a.qkv;
-      } else {
-        if (bias) y += value_of(bias, row);
-        if (product == 2) {
-          if (b.up_bias) up += value_of(b.up_bias, row);
-          y = activated(a.activation, round_through<bf16>(y)) * round_through<bf16>(up);
-          to = a.inner;
+      const bool exists = r < rows.n;
+      if (exists) {
+        if (product == 0) {
+          const void* with = row < q ? b.q_bias : row < q + kv ? b.k_bias : b.v_bias;
+          if (with) y += value_of(with, row < q ? row : row < q + kv ? row - q : row - q - kv);
         } else {
-          y = round_through<bf16>(y) + __bfloat162float(fresh(residual, row));
+          if (bias) y += value_of(bias, row);
+          if (product == 2) {
+            if (b.up_bias) up += value_of(b.up_bias, row);
+            y = activated(a.activation, round_through<bf16>(y)) * round_through<bf16>(up);
+          } else {
+            y = round_through<bf16>(y) + __bfloat162float(own[r]);
+          }
         }
       }
-      static_cast<bf16*>(to)[row] = __float2bfloat16_rn(y);
+      __syncwarp();
+      const bf16 result = __float2bfloat16_rn(y);
+      const uint32_t bits = __bfloat16_as_ushort(result), next = __shfl_down_sync(0xffffffffu, bits, kLanesOfRow);
+      if (!exists || threadIdx.x % kLanesOfRow) continue;
+      if (product % 2) own[r] = result;
+      if (step + 1 == 4 * a.n)
+        static_cast<bf16*>(a.y)[row] = result;
+      else if (r % 2 == 0)  // rows come in pairs
+        put_word(product == 0   ? a.qkv
+                 : product == 1 ? a.after_attention
+                 : product == 2 ? a.inner
+                                : a.after_down,
+                 row / 2, bits | next << 16, epoch);
     }
-    if (product == 1) residual = a.y;
-    if (step + 1 == 4 * a.n) break;
-    arrive(grid);
-    if (product % 2) load_norm(norm, product == 1 ? b.post_norm : a.block[step / 4 + 1].input_norm, a.hidden);
-    wait_for(grid);
+    if (product % 2 && step + 1 < 4 * a.n)
+      load_norm(norm, product == 1 ? b.post_norm : a.block[step / 4 + 1].input_norm, a.hidden);
     if (product > 0) continue;
+    const Part part = part_of(a, b.window, keys);
     if (part.begin_tile < part.end_tile) {
       if (a.d == 128)
-        attend<128>(a, b, part, ring, heads, scratch);
+        attend<128>(a, b, part, ring, heads, epoch, scratch);
       else
-        attend<64>(a, b, part, ring, heads, scratch);
+        attend<64>(a, b, part, ring, heads, epoch, scratch);
     }
-    arrive(grid);
-    wait_for(grid);
   }
 #endif
 }
 
 int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+// every block has a pair of rows of each product: who writes has read what came before
+int blocks_of(const DecodeBlocksShape& s, int multiprocessors) {
+  return static_cast<int>(least_of(multiprocessors, least_of(s.hidden, s.inner) / 2));
+}
 int64_t input_bytes(const DecodeBlocksShape& s) {
   return 2 * most_of(most_of(s.hidden, int64_t{s.heads} * s.d), s.inner);
 }
 int64_t scratch_bytes(const DecodeBlocksShape& s, int blocks) {
-  // sums of the largest share of rows; parts of the attention; factors of the merge
-  const auto sums = [&](int64_t rows, int64_t k) { return (rows / blocks + 1) * (k / kSegment) * 4; };
+  // sums of the largest share of rows; parts of the attention
+  const auto sums = [&](int64_t rows, int64_t k) { return (rows / blocks + 2) * (k / kSegment) * 4; };
   int64_t bytes =
       most_of(sums(int64_t{s.heads + 2 * s.kv_heads} * s.d, s.hidden), sums(s.hidden, int64_t{s.heads} * s.d));
   bytes = most_of(bytes, most_of(2 * sums(s.inner, s.hidden), sums(s.hidden, s.inner)));
-  bytes = most_of(bytes, int64_t{kWarps} * (s.heads / s.kv_heads) * s.d * 4);
-  return most_of(bytes, int64_t{s.heads} * kMostDecodeSplits * 4);
+  return most_of(bytes, int64_t{kWarps} * (s.heads / s.kv_heads) * s.d * 4);
 }
 
 }  // namespace
@@ -651,39 +668,58 @@ int decode_blocks_stages(const DecodeBlocksShape& s, int multiprocessors) {
   const int64_t q = int64_t{s.heads} * s.d;
   if (s.hidden % kSegment || s.inner % kSegment || q % kSegment || s.hidden > kNormPacks * kThreads * 8) return 0;
   if ((s.d != 64 && s.d != 128) || s.heads % s.kv_heads || s.heads / s.kv_heads > kMostGroup) return 0;
-  if (s.kv_heads > multiprocessors) return 0;
-  const int64_t left = kSharedBytes - kStaticBytes - input_bytes(s) - scratch_bytes(s, multiprocessors);
+  const int blocks = blocks_of(s, multiprocessors);
+  if (s.kv_heads > blocks || s.hidden / blocks + 2 > kMostOwn) return 0;
+  const int64_t left = kSharedBytes - kStaticBytes - input_bytes(s) - scratch_bytes(s, blocks);
   const int64_t stages = left / kStageBytes;
   return stages < 4 ? 0 : static_cast<int>(stages < kMostStages ? stages : kMostStages);
 }
+
+namespace {
+
+// the words that are exchanged, in order: qkv, after attention, inner, after down, merged, partial, their sums
+constexpr int kWordKinds = 7;
+void word_counts(const DecodeBlocksShape& s, int64_t (&counts)[kWordKinds]) {
+  const int64_t splits = int64_t{s.heads} * kMostDecodeSplits;
+  const int64_t all[] = {int64_t{s.heads + 2 * s.kv_heads} * s.d / 2,
+                         s.hidden / 2,
+                         s.inner / 2,
+                         s.hidden / 2,
+                         int64_t{s.heads} * s.d / 2,
+                         splits * s.d,
+                         splits * 2};
+  for (int i = 0; i < kWordKinds; ++i) counts[i] = all[i];
+}
+
+}  // namespace
+
 int64_t decode_blocks_workspace(const DecodeBlocksShape& s) {
-  const int64_t qkv = int64_t{s.heads + 2 * s.kv_heads} * s.d * 2, inner = int64_t{s.inner} * 2;
-  return 256 + (qkv + 255) / 256 * 256 + (inner + 255) / 256 * 256 +
-         int64_t{s.heads} * kMostDecodeSplits * (s.d + 2) * 4;
+  int64_t counts[kWordKinds], bytes = 0;
+  word_counts(s, counts);
+  for (int64_t n : counts) bytes += n * 8;
+  return bytes;
 }
 
 void launch_decode_blocks(StreamHandle stream, DecodeBlocksLaunch& a, void* workspace, int multiprocessors) {
   const DecodeBlocksShape shape{a.hidden, a.n_inner, a.heads, a.kv_heads, a.d};
+  const int blocks = blocks_of(shape, multiprocessors);
   a.stages = decode_blocks_stages(shape, multiprocessors);
+  int64_t counts[kWordKinds];
+  word_counts(shape, counts);
+  void** const places[] = {&a.qkv, &a.after_attention, &a.inner, &a.after_down, &a.merged, &a.partial, &a.partial_sums};
   char* at = static_cast<char*>(workspace);
-  const auto part = [&](int64_t bytes) {
-    char* p = at;
-    at += (bytes + 255) / 256 * 256;
-    return p;
-  };
-  a.arrived = reinterpret_cast<unsigned*>(part(4));
-  a.qkv = part(int64_t{a.heads + 2 * a.kv_heads} * a.d * 2);
-  a.inner = part(int64_t{a.n_inner} * 2);
-  a.partial = reinterpret_cast<float*>(part(int64_t{a.heads} * kMostDecodeSplits * a.d * 4));
-  a.partial_sums = reinterpret_cast<float*>(at);
-  cudaMemsetAsync(a.arrived, 0, 4, stream);  // a failure is found by check_launch()
+  for (int i = 0; i < kWordKinds; ++i) {
+    *places[i] = at;
+    at += counts[i] * 8;
+  }
+  // layers are numbered from 1; a failure is found by check_launch()
+  cudaMemsetAsync(workspace, 0, static_cast<size_t>(decode_blocks_workspace(shape)), stream);
 
   static SharedLimit limit;
-  const auto bytes =
-      static_cast<size_t>(a.stages * kStageBytes + input_bytes(shape) + scratch_bytes(shape, multiprocessors));
+  const auto bytes = static_cast<size_t>(a.stages * kStageBytes + input_bytes(shape) + scratch_bytes(shape, blocks));
   allow_shared(limit, reinterpret_cast<const void*>(decode_blocks_kernel), kSharedBytes - kStaticBytes);
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(multiprocessors));
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads + 32);
   config.dynamicSmemBytes = bytes;
   config.stream = stream;
