@@ -245,6 +245,7 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
           config.targets.all_linear = true;
           const auto adapter = adapters::Adapter::create(ctx, model, config, 1);
           adapter->attach(model, 0);
+          adapters::prepare_training(ctx, model, *adapter, 0);
           std::vector<train::Trainable> trainables;
           lora_parameters = 0;
           for (const adapters::AdapterParameter& p : adapter->parameters()) {

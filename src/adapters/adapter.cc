@@ -392,6 +392,47 @@ std::shared_ptr<Adapter> Adapter::load(Context& ctx, models::Model& model, const
   return std::make_shared<PeftAdapter>(config, std::move(modules));
 }
 
+namespace {
+
+struct RoomMaker final : models::ParameterVisitor {
+  RoomMaker(Context& ctx, const std::map<std::string, int64_t>& ranks, int index, const nn::Linear* head)
+      : ctx(ctx), ranks(ranks), index(index), head(head) {}
+  void on(nn::Linear& l) override {
+    nn::Linear* const one[] = {&l};
+    if (&l != head) on_group(one);
+  }
+  void on_group(std::span<nn::Linear* const> linears) override {
+    std::vector<int64_t> all;
+    for (const nn::Linear* l : linears) {
+      const auto hit = ranks.find(l->name());
+      all.push_back(hit == ranks.end() ? 0 : hit->second);
+    }
+    nn::make_room_for_updates(ctx, linears, index, all);
+  }
+  void on(nn::Embedding&) override {}
+  void on(nn::Parameter&) override {}
+  Context& ctx;
+  const std::map<std::string, int64_t>& ranks;
+  int index;
+  const nn::Linear* head;
+};
+
+}  // namespace
+
+void prepare_training(Context& ctx, models::Model& model, Adapter& adapter, int index) {
+  const PeftConfig& config = adapter.config();
+  if (config.dropout > 0 || config.use_dora || config.lora_bias) return;
+  std::map<std::string, int64_t> ranks;
+  for (const nn::Linear* l : linears_of(model)) {
+    if (l->adapters.size() <= static_cast<size_t>(index)) continue;
+    const auto* module = dynamic_cast<const LoraModule*>(l->adapters[static_cast<size_t>(index)].get());
+    if (module && module->has_lora()) ranks[l->name()] = module->a.dim(0);
+  }
+  RoomMaker maker(ctx, ranks, index, model.head().linear);
+  model.visit(maker);
+  ctx.allocator().release_cached();  // the weights' own memory
+}
+
 void merge(Context& ctx, models::Model& model, const Adapter& adapter) {
   for (nn::Linear* l : linears_of(model)) {
     if (!adapter.changes(l->name())) continue;
@@ -412,6 +453,7 @@ void merge(Context& ctx, models::Model& model, const Adapter& adapter) {
       }
     });
     l->weight = ops::to_device(ctx, weight);
+    l->group = nullptr;
     ++l->weight.version;
     if (l->has_bias()) {
       std::vector<float> bias(static_cast<size_t>(l->out()));

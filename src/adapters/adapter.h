@@ -59,6 +59,11 @@ class Adapter {
                     const std::function<Tensor(const AdapterParameter&)>& value_of = nullptr) const = 0;
 };
 
+// For training on a GPU, after attach(): lays the weights of linears that share an input side by side, with room for
+// this adapter's matrices, so that its updates go with the weights' own products (ops/lora_group.h). The model computes
+// the same with it and without; nothing happens where it has no use (on the CPU, for DoRA, with dropout).
+void prepare_training(Context& ctx, models::Model& model, Adapter& adapter, int index);
+
 // Merges into the weights in memory (dense or any writable format).
 void merge(Context& ctx, models::Model& model, const Adapter& adapter);
 

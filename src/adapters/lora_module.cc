@@ -78,6 +78,13 @@ Tensor LoraModule::apply_fused(Context& ctx, const nn::Batch& batch, int64_t fir
   return with_biases(ctx, linear, ops::linear_lora(ctx, x, linear.weight, linear.bias, xd, a, b, scale));
 }
 
+std::optional<nn::LinearAdapter::LowRank> LoraModule::low_rank(const Context& ctx, const nn::Batch& batch) const {
+  if (!has_lora() || drops_rows(ctx, batch) || magnitude.defined() || b_bias.defined() || bias.defined() ||
+      whole.defined())
+    return {};
+  return LowRank{a, b, scale};
+}
+
 Tensor LoraModule::apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
                          const Tensor& x, const Tensor& base) {
   Tensor y = base;

@@ -15,6 +15,7 @@ class LoraModule final : public nn::LinearAdapter {
   // rollouts have its bits
   Tensor apply_fused(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
                      const Tensor& x) override;
+  std::optional<LowRank> low_rank(const Context& ctx, const nn::Batch& batch) const override;
   Tensor replacement() const override { return bias.defined() ? Tensor() : whole; }
   // DoRA: row norms of W + scale · B A, a constant of the gradient
   void update_norms(Context& ctx, const nn::Linear& linear);

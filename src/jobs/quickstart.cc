@@ -161,6 +161,7 @@ class Quickstart {
     config.base_model = base_.string();
     s.adapter = adapters::Adapter::create(*s.ctx, *s.model, config, o_.seed);
     s.adapter->attach(*s.model, 0);
+    adapters::prepare_training(*s.ctx, *s.model, *s.adapter, 0);
     const auto loader = make_loader(examples_of(text_ / "train.jsonl", *s.threads));
     const auto target = make_adapter_target(*s.model, s.adapter, {recipe_.tuning_lr, {}, {}});
     train::Trainer trainer(*s.ctx, *target, *loader,

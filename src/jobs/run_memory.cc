@@ -40,6 +40,7 @@ std::vector<NamedPlan> plans_of(const MemoryOptions& o, const models::Checkpoint
       config.targets.all_linear = true;
       const auto adapter = adapters::Adapter::create(ctx, model, config, 0);
       adapter->attach(model, 0);
+      adapters::prepare_training(ctx, model, *adapter, 0);
       return make_adapter_target(model, adapter, {});
     };
     for (const int64_t group : {0, 1}) {

@@ -118,6 +118,7 @@ train::StepChoice plan_step(const TrainOptions& o, const ModelSession& s, const 
     if (o.full) return make_model_target(model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
     const auto adapter = adapters::Adapter::create(ctx, model, peft_config(o), o.seed);
     adapter->attach(model, 0);
+    adapters::prepare_training(ctx, model, *adapter, 0);
     return make_adapter_target(model, adapter, rates);
   };
   constexpr double kShare = 0.95;  // the rest is for data, code and what others take meanwhile
@@ -178,6 +179,7 @@ void train_model(const JobOptions& options, JobContext& job) {
   } else {
     s.adapter = adapters::Adapter::create(ctx, *s.model, peft_config(o), o.seed);
     s.adapter->attach(*s.model, 0);
+    adapters::prepare_training(ctx, *s.model, *s.adapter, 0);
     target = make_adapter_target(*s.model, s.adapter, rates);
   }
 

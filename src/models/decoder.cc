@@ -67,16 +67,18 @@ class Decoder final : public Model {
     const ops::RopeTable& rope = static_cast<const DecoderStep&>(step).rope;
     const Linear* qkv[] = {&b.q, &b.k, &b.v};
     const auto [residual, p] = nn::project(ctx, batch, x, norm_of(b.input_norm), qkv);
-    const Tensor q = heads(ctx, p[0], c_.info.heads), k = heads(ctx, p[1], c_.kv_heads),
-                 v = heads(ctx, p[2], c_.kv_heads);
+    const Tensor q = ops::split_heads(ctx, p[0], c_.info.heads), k = ops::split_heads(ctx, p[1], c_.kv_heads),
+                 v = ops::split_heads(ctx, p[2], c_.kv_heads);
     ops::AttentionOptions options;
     options.mask.window = c_.window[static_cast<size_t>(layer)];
     options.scale = attention_scale();
+    options.room = nn::room_for(b.o);
     Tensor a = nn::attend_rotated(ctx, static_cast<int>(layer), q, k, v,
                                   {b.q_norm.value, b.k_norm.value, c_.rms_norm_eps}, rope, batch, options);
-    a = ops::reshape(ctx, a, {batch.n_tokens(), c_.info.heads * c_.info.head_dim});
+    a = ops::merge_heads(ctx, a);
     const Hidden attended = nn::add_projected(ctx, batch, residual, b.o, a);
-    const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation);
+    const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation,
+                                           nn::room_for(b.down));
     return nn::add_projected(ctx, batch, sum, b.down, y[0]);
   }
 
@@ -145,10 +147,6 @@ class Decoder final : public Model {
  private:
   float attention_scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(c_.info.head_dim))); }
   nn::Norm norm_of(const Parameter& weight) const { return {weight.value, c_.rms_norm_eps}; }
-  Tensor heads(Context& ctx, const Tensor& x, int64_t n) const {
-    if (!x.is_contiguous()) return x.split_last(n);  // columns of a product of the group
-    return ops::reshape(ctx, x, {x.dim(0), n, c_.info.head_dim});
-  }
 
   DecoderConfig c_;
   nn::Rope rope_;

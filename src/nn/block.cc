@@ -6,9 +6,9 @@
 namespace pmetal::nn {
 namespace {
 
-ops::SumAndNorm normed(Context& ctx, const Hidden& x, const Norm& norm) {
-  if (x.delta.defined()) return ops::add_rms_norm(ctx, x.residual, x.delta, norm.weight, norm.eps);
-  return {x.residual, ops::rms_norm(ctx, x.residual, norm.weight, norm.eps)};
+ops::SumAndNorm normed(Context& ctx, const Hidden& x, const Norm& norm, int64_t room) {
+  if (x.delta.defined()) return ops::add_rms_norm(ctx, x.residual, x.delta, norm.weight, norm.eps, 0, room);
+  return {x.residual, ops::rms_norm(ctx, x.residual, norm.weight, norm.eps, 0, room)};
 }
 
 }  // namespace
@@ -16,7 +16,7 @@ ops::SumAndNorm normed(Context& ctx, const Hidden& x, const Norm& norm) {
 bool is_plain(const Linear& l) {
   for (const auto& adapter : l.adapters)
     if (adapter) return false;
-  return l.weight.defined() && !l.trainable.defined();
+  return l.weight.defined() && !l.trainable.defined() && !l.group;
 }
 
 Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm,
@@ -31,20 +31,20 @@ Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm&
     std::vector<Tensor> y = ops::linear_group(ctx, x.residual, {&norm.weight, norm.eps}, weights);
     if (!y.empty()) return {x.residual, std::move(y)};
   }
-  const auto [sum, h] = normed(ctx, x, norm);
+  const auto [sum, h] = normed(ctx, x, norm, room_for(*linears[0]));
   return {sum, forward_group(ctx, batch, linears, h)};
 }
 
 Projected project_gated(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm, const Linear& gate,
-                        const Linear& up, ops::Activation activation) {
+                        const Linear& up, ops::Activation activation, int64_t room) {
   if (!x.delta.defined() && is_plain(gate) && is_plain(up))
     if (const Tensor y =
             ops::linear_glu(ctx, x.residual, {&norm.weight, norm.eps}, frozen(gate), frozen(up), activation))
       return {x.residual, {y}};
-  const auto [sum, h] = normed(ctx, x, norm);
+  const auto [sum, h] = normed(ctx, x, norm, room_for(gate));
   const Linear* both[] = {&gate, &up};
   const std::vector<Tensor> y = forward_group(ctx, batch, both, h);
-  return {sum, {ops::glu(ctx, y[0], y[1], activation)}};
+  return {sum, {ops::glu(ctx, y[0], y[1], activation, room)}};
 }
 
 Hidden add_projected(Context& ctx, const Batch& batch, const Tensor& residual, const Linear& linear, const Tensor& x) {

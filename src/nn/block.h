@@ -34,9 +34,9 @@ struct Projected {
 // the linears of norm(x)
 Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm,
                   std::span<const Linear* const> linears);
-// act(gate(norm(x))) · up(norm(x)), the one output
+// act(gate(norm(x))) · up(norm(x)), the one output, with `room` behind its rows (see room_for())
 Projected project_gated(Context& ctx, const Batch& batch, const Hidden& x, const Norm& norm, const Linear& gate,
-                        const Linear& up, ops::Activation activation);
+                        const Linear& up, ops::Activation activation, int64_t room = 0);
 // residual + linear(x)
 Hidden add_projected(Context& ctx, const Batch& batch, const Tensor& residual, const Linear& linear, const Tensor& x);
 

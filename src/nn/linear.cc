@@ -65,7 +65,52 @@ Tensor Linear::forward_base(Context& ctx, const Tensor& x) const {
   return trainable.defined() ? ops::linear_dense(ctx, x, trainable, bias) : ops::linear(ctx, x, weight, bias);
 }
 
+namespace {
+
+// The adapter that acts on all rows, or -1 where they differ or the base model is meant.
+int uniform_adapter(const Batch& batch) {
+  if (batch.adapter.empty()) return 0;
+  for (int32_t a : batch.adapter)
+    if (a != batch.adapter[0]) return -1;
+  return batch.adapter[0];
+}
+
+// Results of linears whose updates go with their weights' product; nothing where this step or its adapter asks for more.
+std::vector<Tensor> with_updates(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
+                                 const Tensor& x) {
+  const std::shared_ptr<const UpdateGroup>& group = linears[0]->group;
+  if (!group || group->ranks.size() != linears.size() || uniform_adapter(batch) != group->adapter) return {};
+  ops::LoraGroup matrix = group->matrix;
+  if (x.dtype() != matrix.matrix.dtype()) return {};
+  std::vector<ops::LoraPart> parts;
+  const std::byte* at = matrix.matrix.bytes();
+  bool has_scale = false;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const Linear& l = *linears[i];
+    if (l.group != group || l.weight.planes.empty() || l.weight.planes[0].bytes.data() != at) return {};
+    at += at ? l.out() * matrix.matrix.strides()[0] * size_of(x.dtype()) : 0;
+    if (l.bias.requires_grad()) return {};
+    ops::LoraPart part{l.out(), {}, {}};
+    if (const LinearAdapter* adapter = adapter_of(l, group->adapter)) {
+      const std::optional<LinearAdapter::LowRank> update = adapter->low_rank(ctx, batch);
+      if (!update || update->a.dim(0) != group->ranks[i] || (has_scale && update->scale != matrix.scale)) return {};
+      part.a = update->a;
+      part.b = update->b;
+      matrix.scale = update->scale;
+      has_scale = true;
+    } else if (group->ranks[i] != 0) {
+      return {};
+    }
+    parts.push_back(std::move(part));
+  }
+  return ops::lora_group(ctx, x, matrix, parts);
+}
+
+}  // namespace
+
 Tensor Linear::forward(Context& ctx, const Batch& batch, const Tensor& x) const {
+  const Linear* const one[] = {this};
+  if (const std::vector<Tensor> y = with_updates(ctx, batch, one, x); !y.empty()) return y[0];
   return with_adapters(ctx, batch, *this, x);
 }
 
@@ -80,7 +125,7 @@ quant::Weight joined(const Context& ctx, std::span<const Linear* const> linears)
     for (const auto& adapter : l->adapters)
       if (adapter) return {};
     const quant::Weight& w = l->weight;
-    if (l->bias.defined() || l->trainable.defined() || !w.defined() || !w.format->is_dense) return {};
+    if (l->bias.defined() || l->trainable.defined() || !w.defined() || !w.format->is_dense || w.row_step) return {};
     if (!all.defined())
       all = {w.format, 0, w.in, {w.planes[0]}, w.version};
     else if (w.format != all.format || w.in != all.in || w.planes[0].bytes.data() != all.planes[0].bytes.data() + bytes)
@@ -96,7 +141,8 @@ quant::Weight joined(const Context& ctx, std::span<const Linear* const> linears)
 
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                   const Tensor& x) {
-  std::vector<Tensor> out;
+  std::vector<Tensor> out = with_updates(ctx, batch, linears, x);
+  if (!out.empty()) return out;
   if (const quant::Weight all = joined(ctx, linears); all.defined()) {
     const Tensor y = ops::linear(ctx, x, all);
     int64_t column = 0;
@@ -108,6 +154,44 @@ std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<co
   }
   for (const Linear* linear : linears) out.push_back(linear->forward(ctx, batch, x));
   return out;
+}
+
+int64_t room_for(const Linear& linear) { return linear.group ? linear.group->matrix.rank() : 0; }
+
+void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks) {
+  PMETAL_ASSERT(!linears.empty() && linears.size() == ranks.size() && linears.size() <= size_t{ops::kMostLoraParts});
+  if (!ctx.device().is_cuda() && !(ctx.planned() && ctx.planned()->is_cuda())) return;
+  const DType dtype = linears[0]->weight.defined() ? linears[0]->weight.planes[0].dtype : DType::kF32;
+  int64_t out = 0, rank = 0;
+  bool has_bias = false;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const Linear& l = *linears[i];
+    if (!l.weight.defined() || !l.weight.format->is_dense || l.weight.planes[0].dtype != dtype || l.weight.row_step)
+      return;
+    out += l.out();
+    rank += ranks[i];
+    has_bias |= l.bias.defined();
+  }
+  if (rank == 0) return;
+  auto group = std::make_shared<UpdateGroup>();
+  group->matrix = ops::empty_lora_group(ctx, out, linears[0]->in(), ops::lora_rank(rank), dtype);
+  group->ranks.assign(ranks.begin(), ranks.end());
+  group->adapter = index;
+  if (has_bias) {
+    group->matrix.bias = ctx.empty({out}, dtype);
+    ops::fill(ctx, group->matrix.bias, 0);
+  }
+  int64_t row = 0;
+  for (Linear* l : linears) {
+    const Tensor to = group->matrix.matrix.narrowed(0, row, l->out());
+    ops::copy(ctx, Tensor(l->weight.planes[0].bytes, {l->out(), l->in()}, dtype), to.narrowed(1, 0, l->in()));
+    if (l->bias.defined()) ops::copy(ctx, l->bias.detached(), group->matrix.bias.narrowed(0, row, l->out()));
+    const int64_t step = to.strides()[0];
+    l->weight.planes[0].bytes = to.buffer().slice(0, l->out() * step * size_of(dtype));
+    l->weight.row_step = step;
+    l->group = group;
+    row += l->out();
+  }
 }
 
 Tensor Embedding::forward(Context& ctx, const Tensor& ids, DType dtype, float scale) const {

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "nn/batch.h"
 #include "ops/linear.h"
+#include "ops/lora_group.h"
 #include "quant/weight.h"
 
 namespace pmetal::nn {
@@ -31,6 +33,19 @@ class LinearAdapter {
   }
   // a dense weight [out, in] used instead of the Linear's own, when that is all this adapter does
   virtual Tensor replacement() const { return {}; }
+  // y = base + scale · (x Aᵀ) Bᵀ, when in this step it is that and nothing else
+  struct LowRank {
+    Tensor a, b;
+    float scale;
+  };
+  virtual std::optional<LowRank> low_rank(const Context& /*ctx*/, const Batch& /*batch*/) const { return {}; }
+};
+
+// Weights of linears that share an input, with room for the updates of one adapter: see ops/lora_group.h.
+struct UpdateGroup {
+  ops::LoraGroup matrix;
+  std::vector<int64_t> ranks;  // per linear; 0: none
+  int adapter = 0;
 };
 
 class Linear {
@@ -55,6 +70,7 @@ class Linear {
   Tensor bias;           // [out] compute dtype, leaf when it trains; undefined when there is none
   // index = the batch's adapter number; null where an adapter does not touch this module
   std::vector<std::shared_ptr<LinearAdapter>> adapters;
+  std::shared_ptr<const UpdateGroup> group;  // where the weight lies, after make_room_for_updates()
 
  private:
   std::string name_;
@@ -62,7 +78,15 @@ class Linear {
   bool has_bias_ = false;
 };
 
-// Linears that share their input, called together. Plain ones whose weights lie side by side on a GPU are one product,
+// Lays the frozen dense weights of linears that share an input into one matrix with room for the low-rank updates of
+// adapter `index`, whose ranks are given; the weights' own memory is given back. Does nothing where a GPU has no use for
+// it (on the CPU, for other formats).
+void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks);
+// Columns that the linears' input should have room for; 0 where it makes no difference.
+int64_t room_for(const Linear& linear);
+
+// Linears that share their input, called together. Those that make_room_for_updates() joined are one product with
+// their updates in it. Plain ones whose weights lie side by side on a GPU are one product,
 // whose columns the results then are: strided rows.
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                   const Tensor& x);

@@ -5,9 +5,10 @@
 namespace pmetal::ops {
 namespace {
 
-Tensor run(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation) {
+Tensor run(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation, int64_t room = 0) {
   const Tensor g = with_rows(ctx, gate), u = up ? with_rows(ctx, up) : Tensor();
-  Tensor y = ctx.empty(gate.shape(), gate.dtype());
+  Tensor y = room > 0 && gate.rank() == 2 ? ctx.empty_rows(gate.dim(0), gate.dim(1), gate.dtype(), room)
+                                          : ctx.empty(gate.shape(), gate.dtype());
   GluArgs args;
   args.gate = as_rows(g);
   if (u) args.up = as_rows(u);
@@ -17,8 +18,8 @@ Tensor run(Context& ctx, const Tensor& gate, const Tensor& up, Activation activa
   return y;
 }
 
-Tensor record(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation) {
-  Tensor y = run(ctx, gate, up, activation);
+Tensor record(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation, int64_t room = 0) {
+  Tensor y = run(ctx, gate, up, activation, room);
   if (!ctx.records({&gate, &up})) return y;
   const Saved saved_gate(gate), saved_up = up ? Saved(up) : Saved();
   const Tensor* inputs[] = {&gate, &up};
@@ -38,11 +39,11 @@ Tensor record(Context& ctx, const Tensor& gate, const Tensor& up, Activation act
         args.activation = activation;
         Tensor dgate, dup;
         if (sink.wants(0)) {
-          dgate = c.empty(g.shape(), g.dtype());
+          dgate = sink.empty_for(0, g.shape(), g.dtype());
           args.dgate = as_rows(dgate);
         }
         if (sink.wants(1)) {
-          dup = c.empty(u.shape(), u.dtype());
+          dup = sink.empty_for(1, u.shape(), u.dtype());
           args.dup = as_rows(dup);
         }
         dispatch(c, glu_backward_cpu, glu_backward_cuda, args);
@@ -75,10 +76,10 @@ Activation parse_activation(std::string_view name) {
   fail(ErrorCode::kUnsupported, "activation function \"{}\" is not known; known: {}", name, known);
 }
 
-Tensor glu(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation) {
+Tensor glu(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation, int64_t room) {
   require(gate.shape() == up.shape() && gate.dtype() == up.dtype(), "[glu] gate is {} {}, up is {} {}",
           gate.shape().to_string(), name_of(gate.dtype()), up.shape().to_string(), name_of(up.dtype()));
-  return record(ctx, gate, up, activation);
+  return record(ctx, gate, up, activation, room);
 }
 
 Tensor activate(Context& ctx, const Tensor& x, Activation activation) { return record(ctx, x, {}, activation); }

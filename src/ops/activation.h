@@ -21,7 +21,8 @@ struct GluArgs {
 PMETAL_DECLARE_KERNELS(glu, GluArgs)
 PMETAL_DECLARE_KERNELS(glu_backward, GluArgs)
 
-Tensor glu(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation);
+// `room`: see Tensor::room(); for [rows, n] alone
+Tensor glu(Context& ctx, const Tensor& gate, const Tensor& up, Activation activation, int64_t room = 0);
 Tensor activate(Context& ctx, const Tensor& x, Activation activation);
 
 }  // namespace pmetal::ops

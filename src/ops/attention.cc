@@ -55,7 +55,7 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
                  const AttentionOptions& options) {
   check(q, k, v, rows, options);
   const bool records = ctx.records({&q, &k, &v, &options.sinks});
-  Tensor out = ctx.empty({q.dim(0), q.dim(1), v.dim(-1)}, q.dtype());
+  Tensor out = ctx.empty_rows(q.dim(0), q.dim(1) * v.dim(-1), q.dtype(), options.room).split_last(q.dim(1));
   Tensor lse = records ? ctx.empty({q.dim(0), q.dim(1)}, wide(q.dtype())) : Tensor();
   dispatch(ctx, attention_cpu, attention_cuda, arguments(q, k, v, out, lse, rows, options));
   if (!records) return out;
@@ -69,8 +69,10 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
                        AttentionBackwardArgs args;
                        args.forward = arguments(q, k, v, saved_out, lse, rows, options);
                        args.dout = grads[0].view();
-                       Tensor dq = c.empty(q.shape(), q.dtype()), dk = c.empty(k.shape(), k.dtype()),
-                              dv = c.empty(v.shape(), v.dtype()), dsinks;
+                       const Tensor dq = sink.empty_for(0, q.shape(), q.dtype()),
+                                    dk = sink.empty_for(1, k.shape(), k.dtype()),
+                                    dv = sink.empty_for(2, v.shape(), v.dtype());
+                       Tensor dsinks;
                        args.dq = dq.view();
                        args.dk = dk.view();
                        args.dv = dv.view();

@@ -60,6 +60,7 @@ struct AttentionOptions {
   float scale = 1;
   float softcap = 0;
   Tensor sinks;
+  int64_t room = 0;  // of the output's rows; see Tensor::room()
 };
 // Differentiable when keys are contiguous (training: an empty memory).
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionRows& rows,

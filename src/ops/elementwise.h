@@ -50,6 +50,8 @@ Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index);  // x[in
 Tensor scatter_rows(Context& ctx, const Tensor& x, const Tensor& index,
                     int64_t rows);                           // inverse; other rows are zero; indices distinct
 Tensor reshape(Context& ctx, const Tensor& x, Shape shape);  // differentiable view
+Tensor split_heads(Context& ctx, const Tensor& x, int64_t n);  // [tokens, n · d] -> [tokens, n, d]: views of rows
+Tensor merge_heads(Context& ctx, const Tensor& x);             // [tokens, n, d] -> [tokens, n · d]  of any step
 Tensor narrow(Context& ctx, const Tensor& x, int dim, int64_t begin, int64_t length);
 Tensor concat_columns(Context& ctx, std::span<const Tensor> parts);  // [rows, n_i] -> [rows, sum n_i]
 Tensor concat_rows(Context& ctx, std::span<const Tensor> parts);

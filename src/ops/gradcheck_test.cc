@@ -22,6 +22,12 @@ struct Case {
   double low = -INFINITY;  // inputs are moved above this (for log, sqrt ...)
 };
 
+Tensor ones(Context& c, int64_t n) {
+  const Tensor t = c.empty({n}, DType::kF64);
+  fill(c, t, 1);
+  return t;
+}
+
 quant::Weight frozen(int64_t out, int64_t in, uint64_t seed) {
   PhiloxStream rng(seed, RngPurpose::kSynthetic);
   const Tensor values = random_tensor(rng, {out, in});
@@ -82,6 +88,22 @@ Case head_case(const char* name, bool dense, HeadLossOptions options) {
                              floats_of({0.1f, 0.2f, 0.f, 0.3f, 0.1f, 0.5f}, {6}), options)
                 .loss;
           }};
+}
+
+// Three parts, the last without an update, around a matrix of fixed weights: a gated pair (whose gradients are written
+// where they belong) and columns that are used on their own.
+Tensor updated_group(Context& c, const Inputs& in, int64_t room) {
+  constexpr int64_t kIn = 6, kOut = 10, kRank = 3;
+  LoraGroup group = empty_lora_group(c, kOut, kIn, lora_rank(kRank), DType::kF64);
+  PhiloxStream rng(5, RngPurpose::kSynthetic);
+  copy(c, random_tensor(rng, {kOut, kIn}, DType::kF64), group.matrix.narrowed(0, 0, kOut).narrowed(1, 0, kIn));
+  group.scale = 0.7f;
+  const Tensor x = rms_norm(c, in[0], ones(c, kIn), 1e-5f, 0, room);
+  const LoraPart parts[] = {{4, in[1], in[2]}, {4, in[3], in[4]}, {2, {}, {}}};
+  const std::vector<Tensor> y = lora_group(c, x, group, parts);
+  const Tensor gated = glu(c, y[0], y[1], Activation::kSilu);
+  const Tensor both[] = {gated, merge_heads(c, affine(c, split_heads(c, y[2], 2), 2))};
+  return concat_columns(c, both);
 }
 
 Tensor squared_probabilities(Context& c, const Tensor& logits, int64_t) {
@@ -231,6 +253,14 @@ std::vector<Case> cases() {
        {"linear"},
        {{6, 5}},
        [](auto& c, auto& in) { return head_chunks(c, in[0], &weight, {}, {}, squared_probabilities); }},
+      {"lora_group",
+       {"matmul"},
+       {{5, 6}, {2, 6}, {4, 2}, {1, 6}, {4, 1}},
+       [](auto& c, auto& in) { return updated_group(c, in, 0); }},
+      {"lora_group of rows with room",
+       {"matmul"},
+       {{5, 6}, {2, 6}, {4, 2}, {1, 6}, {4, 1}},
+       [](auto& c, auto& in) { return updated_group(c, in, 9); }},
       {"checkpoint",
        {"glu", "matmul"},
        {{4, 5}, {3, 5}},

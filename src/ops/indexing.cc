@@ -108,6 +108,48 @@ Tensor reshape(Context& ctx, const Tensor& x, Shape shape) {
   return y;
 }
 
+namespace {
+
+using Map = Tensor (*)(Context&, const Tensor&, int64_t);
+Tensor split(Context&, const Tensor& x, int64_t n) { return x.split_last(n); }
+Tensor merge(Context& ctx, const Tensor& x, int64_t) {
+  return x.can_merge_last() ? x.merged_last() : contiguous(ctx, x).merged_last();
+}
+
+// A view that the tape sees through: what makes x again makes y again, and where x's gradient may lie y's may.
+Tensor viewed(Context& ctx, const char* name, const Tensor& x, int64_t n, Map there, Map back) {
+  Tensor y = there(ctx, x.detached(), n);
+  if (!ctx.records({&x})) return y;
+  const Tensor* inputs[] = {&x};
+  Tensor* outputs[] = {&y};
+  std::vector<Recompute> again;
+  if (x.variable()->recompute)
+    again.push_back([saved = Saved(x), n, there](Context& c) { return there(c, saved.get(c), n); });
+  ctx.tape()->record(
+      name, inputs, outputs,
+      [n, back](Context& c, std::span<const Tensor> grads, GradSink& sink) { sink.add(0, back(c, grads[0], n)); },
+      std::move(again));
+  if (x.variable()->place)
+    y.variable()->place = [place = x.variable()->place, n, there](Context& c) {
+      const Tensor t = place(c);
+      return t.defined() ? there(c, t, n) : t;
+    };
+  return y;
+}
+
+}  // namespace
+
+Tensor split_heads(Context& ctx, const Tensor& x, int64_t n) {
+  check_matrix("split_heads", x);
+  require(n > 0 && x.dim(1) % n == 0, "[split_heads] {} in {} parts", x.shape().to_string(), n);
+  return viewed(ctx, "split_heads", x, n, split, merge);
+}
+
+Tensor merge_heads(Context& ctx, const Tensor& x) {
+  require(x.rank() == 3, "[merge_heads] x must be [tokens, heads, d], is {}", x.shape().to_string());
+  return viewed(ctx, "merge_heads", x, x.dim(1), merge, split);
+}
+
 Tensor narrow(Context& ctx, const Tensor& x, int dim, int64_t begin, int64_t length) {
   if (dim < 0) dim += x.rank();
   require(dim >= 0 && dim < x.rank() && begin >= 0 && length >= 0 && begin + length <= x.dim(dim),

@@ -11,9 +11,14 @@ void check(const char* op, const Tensor& x, const Tensor& weight) {
           "[{}] the weight {} does not fit the rows of x {}", op, weight.shape().to_string(), x.shape().to_string());
 }
 
-Tensor normed(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset) {
+Tensor output(const Context& ctx, const Tensor& x, int64_t room) {
+  return room > 0 && x.rank() == 2 ? ctx.empty_rows(x.dim(0), x.dim(1), x.dtype(), room)
+                                   : ctx.empty(x.shape(), x.dtype());
+}
+
+Tensor normed(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset, int64_t room = 0) {
   const Tensor rows = with_rows(ctx, x);
-  Tensor y = ctx.empty(x.shape(), x.dtype());
+  Tensor y = output(ctx, x, room);
   RmsNormArgs args;
   args.x = as_rows(rows);
   args.weight = weight.view();
@@ -24,9 +29,10 @@ Tensor normed(Context& ctx, const Tensor& x, const Tensor& weight, float eps, fl
   return y;
 }
 
-// dx (plus `more`, if defined) of y = norm(x); the weight's gradient goes to `sink` as input `weight_input`
-Tensor backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& dy, const Tensor& more, float eps,
-                float offset, bool want_dx, GradSink& sink, int weight_input) {
+// dx (plus `more`, if defined) of y = norm(x) into `to`, if defined; the weight's gradient goes to `sink` as input
+// `weight_input`
+void backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& dy, const Tensor& more, float eps,
+                float offset, const Tensor& to, GradSink& sink, int weight_input) {
   const Tensor x_rows = with_rows(ctx, x), dy_rows = with_rows(ctx, dy);
   RmsNormBackwardArgs args;
   args.x = as_rows(x_rows);
@@ -34,11 +40,10 @@ Tensor backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tenso
   args.dy = as_rows(dy_rows);
   args.eps = eps;
   args.offset = offset;
-  Tensor dx, more_rows, dweight;
+  Tensor more_rows, dweight;
   bool direct = false;
-  if (want_dx) {
-    dx = ctx.empty(x.shape(), x.dtype());
-    args.dx = as_rows(dx);
+  if (to) {
+    args.dx = as_rows(to);
     if (more) {
       more_rows = with_rows(ctx, more);
       args.dx_add = as_rows(more_rows);
@@ -57,14 +62,13 @@ Tensor backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tenso
   }
   dispatch(ctx, rms_norm_backward_cpu, rms_norm_backward_cuda, args);
   if (dweight && !direct) sink.add(weight_input, dweight);
-  return dx;
 }
 
 }  // namespace
 
-Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset) {
+Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset, int64_t room) {
   check("rms_norm", x, weight);
-  Tensor y = normed(ctx, x, weight, eps, offset);
+  Tensor y = normed(ctx, x, weight, eps, offset, room);
   if (ctx.records({&x, &weight})) {
     const Saved saved(x);
     const Tensor w = weight.detached();
@@ -72,7 +76,12 @@ Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, 
     Tensor* outputs[] = {&y};
     ctx.tape()->record("rms_norm", inputs, outputs,
                        [saved, w, eps, offset](Context& c, std::span<const Tensor> grads, GradSink& sink) {
-                         sink.add(0, backward(c, saved.get(c), w, grads[0], {}, eps, offset, sink.wants(0), sink, 1));
+                         const Tensor x = saved.get(c);
+                         Tensor dx = sink.place(0, x.shape(), x.dtype());
+                         if (!dx || !is_mergeable(dx))
+                           dx = sink.wants(0) ? c.empty(x.shape(), x.dtype()) : Tensor();
+                         backward(c, x, w, grads[0], {}, eps, offset, dx, sink, 1);
+                         sink.add(0, dx);
                        },
                        {[saved, w, eps, offset](Context& c) { return normed(c, saved.get(c), w, eps, offset); }});
   }
@@ -80,7 +89,7 @@ Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, 
 }
 
 SumAndNorm add_rms_norm(Context& ctx, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps,
-                        float offset) {
+                        float offset, int64_t room) {
   check("add_rms_norm", x, weight);
   require(x.shape() == residual.shape(), "[add_rms_norm] x is {}, the residual {}", x.shape().to_string(),
           residual.shape().to_string());
@@ -88,7 +97,7 @@ SumAndNorm add_rms_norm(Context& ctx, const Tensor& x, const Tensor& residual, c
   {
     const Tensor x_rows = with_rows(ctx, x), residual_rows = with_rows(ctx, residual);
     out.sum = ctx.empty(x.shape(), x.dtype());
-    out.normed = ctx.empty(x.shape(), x.dtype());
+    out.normed = output(ctx, x, room);
     RmsNormArgs args;
     args.x = as_rows(x_rows);
     args.residual = as_rows(residual_rows);
@@ -106,9 +115,14 @@ SumAndNorm add_rms_norm(Context& ctx, const Tensor& x, const Tensor& residual, c
     ctx.tape()->record("add_rms_norm", inputs, outputs,
                        [sum, w, eps, offset](Context& c, std::span<const Tensor> grads, GradSink& sink) {
                          Tensor dx = grads[0];
-                         if (grads[1])
-                           dx = backward(c, sum, w, grads[1], grads[0], eps, offset, sink.wants(0) || sink.wants(1),
-                                         sink, 2);
+                         if (grads[1]) {
+                           // one tensor for both; what x + residual came from wants it in a place of its own
+                           dx = sink.place(1, sum.shape(), sum.dtype());
+                           if (!dx) dx = sink.place(0, sum.shape(), sum.dtype());
+                           if (!dx || !is_mergeable(dx))
+                             dx = sink.wants(0) || sink.wants(1) ? c.empty(sum.shape(), sum.dtype()) : Tensor();
+                           backward(c, sum, w, grads[1], grads[0], eps, offset, dx, sink, 2);
+                         }
                          sink.add(0, dx);
                          sink.add(1, dx);
                        },

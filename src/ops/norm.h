@@ -27,14 +27,14 @@ struct RmsNormBackwardArgs {
 };
 PMETAL_DECLARE_KERNELS(rms_norm_backward, RmsNormBackwardArgs)
 
-// Over the last dimension. The output is recomputed, never saved.
-Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset = 0);
+// Over the last dimension. The output is recomputed, never saved. `room`: see Tensor::room(); for [rows, n] alone.
+Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset = 0, int64_t room = 0);
 
 struct SumAndNorm {
   Tensor sum, normed;
 };
 // sum = x + residual (rounded to the dtype), normed = rms_norm(sum)
 SumAndNorm add_rms_norm(Context& ctx, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps,
-                        float offset = 0);
+                        float offset = 0, int64_t room = 0);
 
 }  // namespace pmetal::ops

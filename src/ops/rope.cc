@@ -5,8 +5,8 @@
 namespace pmetal::ops {
 namespace {
 
-Tensor turned(Context& ctx, const Tensor& x, const RopeTable& table, bool interleaved, bool inverse) {
-  Tensor y = ctx.empty(x.shape(), x.dtype());
+Tensor turned(Context& ctx, const Tensor& x, const RopeTable& table, bool interleaved, bool inverse, Tensor y = {}) {
+  if (!y) y = ctx.empty(x.shape(), x.dtype());
   dispatch(ctx, rope_cpu, rope_cuda,
            RopeArgs{x.view(), y.view(), table.cos.view(), table.sin.view(), interleaved, inverse});
   return y;
@@ -36,7 +36,8 @@ Tensor rope(Context& ctx, const Tensor& x, const RopeTable& table, bool interlea
     Tensor* outputs[] = {&y};
     ctx.tape()->record("rope", inputs, outputs,
                        [table, interleaved](Context& c, std::span<const Tensor> grads, GradSink& sink) {
-                         sink.add(0, turned(c, grads[0], table, interleaved, true));
+                         const Tensor to = sink.place(0, grads[0].shape(), grads[0].dtype());
+                         sink.add(0, turned(c, grads[0], table, interleaved, true, to));
                        },
                        {[saved = Saved(x), table, interleaved](Context& c) {
                          return turned(c, saved.get(c), table, interleaved, false);

@@ -30,6 +30,7 @@ struct Weight {
   int64_t out = 0, in = 0;
   std::vector<Plane> planes;
   uint64_t version = 0;  // grows when the values change: part of prefix-cache keys and graph guards
+  int64_t row_step = 0;  // dense, on a GPU: elements between rows where that is not `in` (ops/lora_group.h)
 
   bool defined() const { return format != nullptr; }
   Device device() const { return planes.empty() ? kCpu : planes[0].bytes.device(); }

@@ -62,6 +62,10 @@ class Context {
   Tensor empty(const Shape& shape, DType dtype) const {
     return Tensor(allocator_->allocate(shape.numel() * size_of(dtype)), shape, dtype);
   }
+  // [rows, n] with room for `room` more columns
+  Tensor empty_rows(int64_t rows, int64_t n, DType dtype, int64_t room) const {
+    return with_room(allocator_->allocate(rows * (n + room) * size_of(dtype)), rows, n, room, dtype);
+  }
   // True when an op must record itself: there is a tape and an input takes part in differentiation.
   bool records(std::initializer_list<const Tensor*> inputs) const {
     if (!tape_) return false;

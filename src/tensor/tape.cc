@@ -50,6 +50,13 @@ Tensor GradSink::destination(int input) const {
   return variable && variable->is_leaf && variable->grad.dtype() == DType::kF32 ? variable->grad : Tensor();
 }
 
+Tensor GradSink::place(int input, const Shape& shape, DType dtype) const {
+  const Variable* variable = inputs_[static_cast<size_t>(input)].get();
+  if (!variable || !variable->place || variable->grad.defined()) return {};
+  const Tensor t = variable->place(ctx_);
+  return t.defined() && t.shape() == shape && t.dtype() == dtype ? t : Tensor();
+}
+
 Tensor GradSink::sum_so_far(int input, const Shape& shape, DType dtype) const {
   const Variable* variable = inputs_[static_cast<size_t>(input)].get();
   if (!variable || variable->is_leaf || !variable->grad.defined()) return {};

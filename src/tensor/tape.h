@@ -25,6 +25,9 @@ class Variable {
   bool is_leaf = false;  // a parameter: its grad persists after backward and adds up over calls
   std::string name;      // leaves: the Hugging Face parameter name
   std::shared_ptr<Recompute> recompute;
+  // Where the gradient may be written, of the value's shape: what the value's producer would else copy it to (results
+  // of one product want their gradients side by side). Called at most once; null: nowhere in particular.
+  std::function<Tensor(Context&)> place;
 };
 
 // A value kept for backward: the tensor itself or the way to compute it again.
@@ -52,7 +55,14 @@ class GradSink {
   // A kernel that can accumulate by itself asks for the destination: the defined grad of a leaf (f32, to be added to),
   // or an undefined tensor (then use add()).
   Tensor destination(int input) const;
-  // The same for an activation: its gradient so far, when nobody else holds it and it is a contiguous tensor of this
+  // Where an activation's first gradient is best written, or an undefined tensor: then anywhere. add() hands it over.
+  Tensor place(int input, const Shape& shape, DType dtype) const;
+  // A tensor for an activation's gradient: place(), else a new one.
+  Tensor empty_for(int input, const Shape& shape, DType dtype) const {
+    const Tensor t = place(input, shape, dtype);
+    return t.defined() ? t : ctx_.empty(shape, dtype);
+  }
+  // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a contiguous tensor of this
   // shape and dtype; a product then adds to it in its epilogue. Undefined: use add().
   Tensor sum_so_far(int input, const Shape& shape, DType dtype) const;
 

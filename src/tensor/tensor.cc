@@ -56,6 +56,7 @@ Tensor Tensor::reshaped(Shape shape) const {
   Tensor t = detached();
   t.shape_ = shape;
   t.strides_ = contiguous_strides(shape);
+  t.room_ = 0;
   return t;
 }
 
@@ -73,12 +74,54 @@ Tensor Tensor::split_last(int64_t n) const {
   return t;
 }
 
+bool Tensor::can_merge_last() const { return rank() >= 2 && (dim(-2) == 1 || strides_[-2] == dim(-1) * strides_[-1]); }
+
+Tensor Tensor::merged_last() const {
+  PMETAL_ASSERT(can_merge_last(), "{} is strided", shape_.to_string());
+  Tensor t = detached();
+  std::vector<int64_t> shape(shape_.dims().begin(), shape_.dims().end()),
+      strides(strides_.dims().begin(), strides_.dims().end());
+  const int64_t step = strides.back();
+  shape.pop_back(), strides.pop_back();
+  shape.back() *= dim(-1);
+  strides.back() = step;
+  t.shape_ = Shape(std::span<const int64_t>(shape));
+  t.strides_ = Shape(std::span<const int64_t>(strides));
+  return t;
+}
+
+Tensor Tensor::behind(int64_t n) const {
+  PMETAL_ASSERT(rank() == 2 && n <= room_, "{} columns behind {} with room for {}", n, shape_.to_string(), room_);
+  Tensor t = detached();
+  const int64_t offset = dim(1) * size_of(dtype_);
+  t.buffer_ = buffer_.slice(offset, buffer_.size_bytes() - offset);
+  t.shape_[1] = n;
+  t.room_ = 0;
+  return t;
+}
+
+Tensor Tensor::widened(int64_t n) const {
+  PMETAL_ASSERT(rank() == 2 && n <= room_, "{} columns behind {} with room for {}", n, shape_.to_string(), room_);
+  Tensor t = detached();
+  t.shape_[1] += n;
+  t.room_ -= n;
+  return t;
+}
+
+Tensor with_room(Buffer buffer, int64_t rows, int64_t n, int64_t room, DType dtype) {
+  Tensor t(std::move(buffer), {rows, n + room}, dtype);
+  t.shape_[1] = n;
+  t.room_ = room;
+  return t;
+}
+
 Tensor Tensor::narrowed(int dim, int64_t begin, int64_t length) const {
   if (dim < 0) dim += rank();
   PMETAL_ASSERT(dim < rank() && begin >= 0 && length >= 0 && begin + length <= shape_[dim], "[{}, {}) of {}", begin,
                 begin + length, shape_.to_string());
   Tensor t = detached();
   t.shape_[dim] = length;
+  if (dim != 0) t.room_ = 0;
   const int64_t offset = begin * strides_[dim] * size_of(dtype_);
   t.buffer_ = buffer_.slice(offset, buffer_.size_bytes() - offset);
   return t;

@@ -42,9 +42,18 @@ class Tensor {
   View view() const;
   const Buffer& buffer() const { return buffer_; }
 
+  // Room: elements behind each index of the first dimension that belong to this tensor alone, so that a product may
+  // have more columns than the value it is made from (ops/lora_group.h). Kept by copies and by views that leave the
+  // first dimension's step and the other dimensions whole.
+  int64_t room() const { return room_; }
+  Tensor behind(int64_t n) const;   // [rows, features] -> the n columns after them
+  Tensor widened(int64_t n) const;  // [rows, features] -> [rows, features + n]
+
   // Views: share storage, keep no Variable (the differentiable versions are in ops/).
   Tensor reshaped(Shape shape) const;                             // contiguous tensors; one dimension may be -1
   Tensor split_last(int64_t n) const;                             // [.., n · d] -> [.., n, d]
+  bool can_merge_last() const;                                    // whether the two last dimensions lie together
+  Tensor merged_last() const;                                     // [.., n, d] -> [.., n · d] where they do
   Tensor narrowed(int dim, int64_t begin, int64_t length) const;  // [.., begin : begin + length, ..]
   Tensor detached() const;                                        // same value without a Variable
 
@@ -58,8 +67,14 @@ class Tensor {
   Shape shape_, strides_;
   DType dtype_ = DType::kF32;
   bool defined_ = false;
+  int64_t room_ = 0;
   std::shared_ptr<Variable> variable_;
+
+  friend Tensor with_room(Buffer buffer, int64_t rows, int64_t n, int64_t room, DType dtype);
 };
+
+// [rows, n] over a buffer of [rows, n + room]
+Tensor with_room(Buffer buffer, int64_t rows, int64_t n, int64_t room, DType dtype);
 
 Shape contiguous_strides(const Shape& shape);
 

@@ -43,6 +43,7 @@ class WithAdapter final : public TrainTarget {
     config.targets.all_linear = true;
     adapter_ = adapters::Adapter::create(ctx, model, config, 1);
     adapter_->attach(model, 0);
+    adapters::prepare_training(ctx, model, *adapter_, 0);
   }
   models::Model& model() override { return model_; }
   std::vector<Trainable> trainables() override {

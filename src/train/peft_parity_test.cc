@@ -116,6 +116,7 @@ TEST_P(PeftParity, Adapter_and_merged_logits_equal_the_reference) {
   Base base(GetParam(), false);
   const auto adapter = adapters::Adapter::load(base.ctx, *base.model, GetParam());
   adapter->attach(*base.model, 0);
+  adapters::prepare_training(base.ctx, *base.model, *adapter, 0);
   EXPECT_LE(base.logits_error(expected, "logits"), 1e-4);
   adapter->detach(*base.model, 0);
   if (!expected.find("merged.logits")) return;  // an adapter with a bias of its own cannot always be merged
@@ -139,6 +140,7 @@ TEST_P(PeftParity, Five_steps_give_the_losses_gradients_and_weights_of_the_refer
   Base base(GetParam(), false);
   const auto adapter = adapters::Adapter::load(base.ctx, *base.model, GetParam());
   adapter->attach(*base.model, 0);
+  adapters::prepare_training(base.ctx, *base.model, *adapter, 0);
   std::vector<train::Trainable> trainables;
   for (const adapters::AdapterParameter& p : adapter->parameters()) trainables.push_back({p.key, p.value});
   train::FlatParameters parameters(base.ctx, trainables);

@@ -7,7 +7,7 @@
 namespace pmetal::cuda {
 
 inline View dense_view(const quant::Weight& w) {
-  return View{w.planes[0].bytes.data(), w.planes[0].dtype, 2, {w.out, w.in}, {w.in, 1}};
+  return View{w.planes[0].bytes.data(), w.planes[0].dtype, 2, {w.out, w.in}, {w.row_step ? w.row_step : w.in, 1}};
 }
 
 }  // namespace pmetal::cuda

@@ -14,6 +14,7 @@ using ops::LinearGroupArgs;
 
 const char* decline_part(const quant::Weight& weight, const View& bias) {
   if (!weight.format->is_dense) return "the weight's format has no CUDA kernel";
+  if (weight.row_step) return "rows of the weight do not follow one another";
   const View w = dense_view(weight);
   if (w.dtype != DType::kBF16) return "not bf16";
   if (!has_packed_rows(w) || weight.out >= int64_t{1} << 28) return "rows of the weight are not aligned to 16 bytes";

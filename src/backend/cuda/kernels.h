@@ -101,6 +101,21 @@ struct GluLaunch {
 };
 void launch_glu(StreamHandle stream, const GluLaunch& a, bool backward);
 
+// ---- low-rank updates: rectangles copied, or f32 ones added ----
+struct Rectangle {
+  const void* from;
+  void* to;
+  int64_t rows, columns, from_step, to_step;  // columns and steps in units of what a thread moves at a time
+};
+struct RectanglesLaunch {
+  Rectangle part[8];
+  int n;
+  int64_t most;  // units of the largest
+  int bytes;     // of a unit: 2, 4, 16
+  bool adds;     // units of f32
+};
+void launch_rectangles(StreamHandle stream, const RectanglesLaunch& a);
+
 // ---- optimizer ----
 struct AdamWLaunch {
   float *master, *m, *v;
