@@ -23,7 +23,7 @@ struct Norm {
   float eps;
 };
 
-// The frozen weight alone decides what it gives: no adapter, no trainable leaf.
+// The frozen weight alone decides what it gives: no adapter, no trainable leaf, no room for updates between its rows.
 bool is_plain(const Linear& linear);
 inline ops::WeightAndBias frozen(const Linear& linear) { return {&linear.weight, linear.bias}; }
 

@@ -75,7 +75,8 @@ int uniform_adapter(const Batch& batch) {
   return batch.adapter[0];
 }
 
-// Results of linears whose updates go with their weights' product; nothing where this step or its adapter asks for more.
+// Results of linears whose updates go with their weights' product; nothing where this step or its adapter asks for
+// more.
 std::vector<Tensor> with_updates(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                  const Tensor& x) {
   const std::shared_ptr<const UpdateGroup>& group = linears[0]->group;
@@ -156,7 +157,9 @@ std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<co
   return out;
 }
 
-int64_t room_for(const Linear& linear) { return linear.group ? linear.group->matrix.rank() : 0; }
+int64_t room_for(const Linear& linear) {
+  return linear.group ? linear.group->matrix.matrix.strides()[0] - linear.group->matrix.in : 0;
+}
 
 void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks) {
   PMETAL_ASSERT(!linears.empty() && linears.size() == ranks.size() && linears.size() <= size_t{ops::kMostLoraParts});

@@ -9,6 +9,9 @@ namespace {
 
 constexpr int64_t kRowStep = 64;  // elements: rows start on lines of 128 bytes
 
+// columns behind `n` for at least `rank` more
+int64_t room_behind(int64_t n, int64_t rank) { return (n + rank + kRowStep - 1) / kRowStep * kRowStep - n; }
+
 void multiply(Context& ctx, const Tensor& a, bool ta, const Tensor& b, bool tb, const Tensor& c, float alpha = 1,
               bool add = false) {
   dispatch(ctx, matmul_cpu, matmul_cuda, MatmulArgs{a.view(), b.view(), c.view(), ta, tb, add, alpha});
@@ -22,8 +25,8 @@ Tensor block(const LoraGroup& g, int64_t row, int64_t rows, int64_t column, int6
 // y = x Wᵀ + bias over `in` columns of the matrix
 void product(Context& ctx, const Tensor& x, const LoraGroup& g, int64_t in, const Tensor& y) {
   if (!g.bias) return multiply(ctx, x, false, block(g, 0, g.out, 0, in), true, y);
-  quant::Weight w{&quant::format(name_of(g.matrix.dtype())), g.out, in, {{g.matrix.buffer(), g.matrix.dtype()}}, 0,
-                  g.matrix.strides()[0]};
+  quant::Weight w{&quant::format(name_of(g.matrix.dtype())), g.out, in,
+                  {{g.matrix.buffer(), g.matrix.dtype()}},   0,     g.matrix.strides()[0]};
   LinearArgs args;
   args.x = x.view();
   args.weight = &w;
@@ -62,7 +65,9 @@ void move_blocks(Context& ctx, const Tensor& a, const Tensor& b, const std::vect
     p.row = ranks[i].row, p.column = ranks[i].column, p.rank = ranks[i].rank, p.out = ranks[i].out;
   }
   if (args.n == 0 || try_dispatch(ctx, lora_blocks_cuda, args)) return;
-  const auto move = [&](const Tensor& joint, const Tensor& own) { adds ? accumulate(ctx, own, joint) : copy(ctx, own, joint); };
+  const auto move = [&](const Tensor& joint, const Tensor& own) {
+    adds ? accumulate(ctx, own, joint) : copy(ctx, own, joint);
+  };
   for (size_t i = 0; i < ranks.size(); ++i) {
     const Ranks& r = ranks[i];
     if (part_a[i]) move(a.narrowed(0, r.column, r.rank), part_a[i]);
@@ -114,8 +119,7 @@ LoraGroup empty_lora_group(Context& ctx, int64_t out, int64_t in, int64_t rank, 
   LoraGroup g;
   g.out = out;
   g.in = in;
-  const int64_t room = (in + rank + kRowStep - 1) / kRowStep * kRowStep - in;
-  const Tensor rows = ctx.empty_rows(out + rank, in, dtype, room);
+  const Tensor rows = ctx.empty_rows(out + rank, in, dtype, room_behind(in, rank));
   fill(ctx, rows.behind(rank), 0);
   fill(ctx, rows.narrowed(0, out, rank), 0);
   g.matrix = rows.widened(rank);
@@ -144,7 +148,7 @@ std::vector<Tensor> lora_group(Context& ctx, const Tensor& x, const LoraGroup& g
   if (rank > 0) {
     move_blocks(ctx, block(g, g.out, rank, 0, g.in), block(g, 0, g.out, g.in, rank), ranks, part_a, part_b, false);
     if (x.room() < rank) {
-      wide_x = ctx.empty_rows(rows, g.in, x.dtype(), rank);
+      wide_x = ctx.empty_rows(rows, g.in, x.dtype(), room_behind(g.in, rank));
       copy(ctx, x, wide_x);
     }
     const Tensor behind = wide_x.behind(rank);
@@ -164,14 +168,15 @@ std::vector<Tensor> lora_group(Context& ctx, const Tensor& x, const LoraGroup& g
   // The results' gradients want to lie side by side, with room for du.
   const auto joint = std::make_shared<Tensor>();
   const auto place = [joint, rows, n = g.out, dtype = x.dtype(), rank](Context& c) {
-    if (!*joint) *joint = c.empty_rows(rows, n, dtype, rank);
+    if (!*joint) *joint = c.empty_rows(rows, n, dtype, rank > 0 ? room_behind(n, rank) : 0);
     return *joint;
   };
   std::vector<Tensor*> outputs;
   for (Tensor& t : out) outputs.push_back(&t);
   ctx.tape()->record(
       "lora_group", inputs, outputs,
-      [saved = rank > 0 ? Saved(x) : Saved(), u, g, ranks, place](Context& c, std::span<const Tensor> grads, GradSink& sink) {
+      [saved = rank > 0 ? Saved(x) : Saved(), u, g, ranks, place](Context& c, std::span<const Tensor> grads,
+                                                                  GradSink& sink) {
         const Tensor dy = place(c);
         const int64_t rank = g.rank();
         for (size_t i = 0; i < ranks.size(); ++i) {

@@ -158,6 +158,9 @@ struct MatmulLaunch {
   float alpha;
 };
 void launch_matmul_plain(StreamHandle stream, const MatmulLaunch& a);
+// a check sum of rows of `row_bytes` (even), `step_bytes` apart, to *out on the device
+void launch_hash_rows(StreamHandle stream, const void* c, int64_t rows, int64_t row_bytes, int64_t step_bytes,
+                      unsigned long long* out);
 
 // ---- attention; see ops/attention.h for the shapes ----
 struct AttentionLaunch {

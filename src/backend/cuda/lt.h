@@ -1,10 +1,13 @@
 // Matrix products through cuBLASLt, opened with dlopen: a binary starts where the library is not, and the products then
-// say so. Plans (descriptors and the algorithm that the library's heuristic names) are kept per problem. f32 problems
-// run in plain f32, never TF32. Schemes that add partial results in place are left out: same bits always.
+// say so. Plans (descriptors and the algorithm that the library's heuristic names; for large problems the fastest of
+// those it names that give the same bits) are kept per problem. f32 problems run in plain f32, never TF32. Schemes that
+// add partial results in place are left out: same bits always.
 #pragma once
 
 #include <memory>
 #include <optional>
+
+#include <cublasLt.h>
 
 #include "backend/cuda/stream.h"
 
@@ -41,7 +44,10 @@ class Products {
   struct Library;
   struct Plan;
   struct Plans;
-  const Plan* plan(const Gemm& gemm);
+  Plan* plan(const Gemm& gemm);
+  void choose(Plan& plan, const Gemm& gemm, void* workspace, cudaStream_t stream);
+  void multiply(const Plan& plan, const Gemm& gemm, const cublasLtMatmulHeuristicResult_t& choice, void* workspace,
+                cudaStream_t stream);
   std::unique_ptr<Library> library_;
   std::unique_ptr<Plans> plans_;
 };

@@ -43,7 +43,29 @@ __global__ void matmul_kernel(MatmulLaunch args) {
   }
 }
 
+// A sum that every word's value and place enters, in whatever order blocks come.
+__global__ void hash_kernel(const uint8_t* c, int64_t rows, int64_t words, int64_t step, unsigned long long* out) {
+  unsigned long long sum = 0;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * words;
+       i += gridDim.x * int64_t{blockDim.x}) {
+    const int64_t row = i / words, word = i - row * words;
+    const uint16_t value = *reinterpret_cast<const uint16_t*>(c + row * step + word * 2);
+    unsigned long long h =
+        (value + 1ull) * 0x9E3779B97F4A7C15ull + static_cast<unsigned long long>(i) * 0xD1B54A32D192ED03ull;
+    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93ull;
+    sum += h ^ h >> 29;
+  }
+  for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_down_sync(0xffffffffu, sum, lane);
+  if (threadIdx.x % 32 == 0) atomicAdd(out, sum);
+}
+
 }  // namespace
+
+void launch_hash_rows(StreamHandle stream, const void* c, int64_t rows, int64_t row_bytes, int64_t step_bytes,
+                      unsigned long long* out) {
+  cudaMemsetAsync(out, 0, sizeof *out, stream);
+  hash_kernel<<<132 * 8, 256, 0, stream>>>(static_cast<const uint8_t*>(c), rows, row_bytes / 2, step_bytes, out);
+}
 
 void launch_matmul_plain(StreamHandle stream, const MatmulLaunch& a) {
   const dim3 grid(blocks_for(a.c.shape[1], kTile), blocks_for(a.c.shape[0], kTile, 65535));
