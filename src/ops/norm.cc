@@ -16,13 +16,21 @@ Tensor output(const Context& ctx, const Tensor& x, int64_t room) {
                                    : ctx.empty(x.shape(), x.dtype());
 }
 
+// A GPU's kernel takes [tokens, heads, n] as it lies; others get evenly spaced rows.
+bool takes_heads(const Context& ctx, const Tensor& x) {
+  const bool is_gpu = ctx.device().is_cuda() || (ctx.planned() && ctx.planned()->is_cuda());
+  return is_gpu && x.rank() == 3 && x.strides()[-1] == 1;
+}
+View rows_view(const Tensor& x, bool by_heads) { return by_heads ? x.view() : as_rows(x); }
+
 Tensor normed(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset, int64_t room = 0) {
-  const Tensor rows = with_rows(ctx, x);
+  const bool by_heads = takes_heads(ctx, x) && !is_mergeable(x);
+  const Tensor rows = by_heads ? x.detached() : with_rows(ctx, x);
   Tensor y = output(ctx, x, room);
   RmsNormArgs args;
-  args.x = as_rows(rows);
+  args.x = rows_view(rows, by_heads);
   args.weight = weight.view();
-  args.y = as_rows(y);
+  args.y = rows_view(y, by_heads);
   args.eps = eps;
   args.offset = offset;
   dispatch(ctx, rms_norm_cpu, rms_norm_cuda, args);
@@ -32,18 +40,21 @@ Tensor normed(Context& ctx, const Tensor& x, const Tensor& weight, float eps, fl
 // dx (plus `more`, if defined) of y = norm(x) into `to`, if defined; the weight's gradient goes to `sink` as input
 // `weight_input`
 void backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& dy, const Tensor& more, float eps,
-                float offset, const Tensor& to, GradSink& sink, int weight_input) {
-  const Tensor x_rows = with_rows(ctx, x), dy_rows = with_rows(ctx, dy);
+              float offset, const Tensor& to, GradSink& sink, int weight_input) {
+  const bool is_even = is_mergeable(x) && is_mergeable(dy) && (!to || is_mergeable(to));
+  const bool by_heads = !is_even && !more && takes_heads(ctx, x) && takes_heads(ctx, dy);
+  const Tensor x_rows = by_heads ? x.detached() : with_rows(ctx, x),
+               dy_rows = by_heads ? dy.detached() : with_rows(ctx, dy);
   RmsNormBackwardArgs args;
-  args.x = as_rows(x_rows);
+  args.x = rows_view(x_rows, by_heads);
   args.weight = weight.view();
-  args.dy = as_rows(dy_rows);
+  args.dy = rows_view(dy_rows, by_heads);
   args.eps = eps;
   args.offset = offset;
   Tensor more_rows, dweight;
   bool direct = false;
   if (to) {
-    args.dx = as_rows(to);
+    args.dx = rows_view(to, by_heads);
     if (more) {
       more_rows = with_rows(ctx, more);
       args.dx_add = as_rows(more_rows);
@@ -74,16 +85,17 @@ Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, 
     const Tensor w = weight.detached();
     const Tensor* inputs[] = {&x, &weight};
     Tensor* outputs[] = {&y};
-    ctx.tape()->record("rms_norm", inputs, outputs,
-                       [saved, w, eps, offset](Context& c, std::span<const Tensor> grads, GradSink& sink) {
-                         const Tensor x = saved.get(c);
-                         Tensor dx = sink.place(0, x.shape(), x.dtype());
-                         if (!dx || !is_mergeable(dx))
-                           dx = sink.wants(0) ? c.empty(x.shape(), x.dtype()) : Tensor();
-                         backward(c, x, w, grads[0], {}, eps, offset, dx, sink, 1);
-                         sink.add(0, dx);
-                       },
-                       {[saved, w, eps, offset](Context& c) { return normed(c, saved.get(c), w, eps, offset); }});
+    ctx.tape()->record(
+        "rms_norm", inputs, outputs,
+        [saved, w, eps, offset](Context& c, std::span<const Tensor> grads, GradSink& sink) {
+          const Tensor x = saved.get(c);
+          Tensor dx = sink.place(0, x.shape(), x.dtype());
+          if (!dx || (!is_mergeable(dx) && !(takes_heads(c, dx) && takes_heads(c, x) && takes_heads(c, grads[0]))))
+            dx = sink.wants(0) ? c.empty(x.shape(), x.dtype()) : Tensor();
+          backward(c, x, w, grads[0], {}, eps, offset, dx, sink, 1);
+          sink.add(0, dx);
+        },
+        {[saved, w, eps, offset](Context& c) { return normed(c, saved.get(c), w, eps, offset); }});
   }
   return y;
 }

@@ -6,6 +6,7 @@
 
 namespace pmetal::ops {
 
+// On a GPU x, y, dy and dx may all be [tokens, heads, n] instead, where heads do not lie one behind the other.
 struct RmsNormArgs {
   View x;         // [rows, n], rows may be strided
   View residual;  // [rows, n] or none: x + residual is normalised and written to `sum`

@@ -74,7 +74,10 @@ struct RmsNormLaunch {
   const void *dy, *dx_add;
   void* dx;
   float *dweight, *rstd, *partial;  // dweight with rstd [rows] and partial [chunks, n]
-  int64_t rows, n, x_stride, residual_stride, sum_stride, y_stride, dy_stride, dx_stride, dx_add_stride;
+  int64_t rows, n;
+  int64_t heads;  // rows r of x, y, dy and dx lie at (r / heads) · stride + (r % heads) · head_stride
+  int64_t x_stride, residual_stride, sum_stride, y_stride, dy_stride, dx_stride, dx_add_stride;
+  int64_t x_head_stride, y_head_stride, dy_head_stride, dx_head_stride;
   int64_t chunk_rows;
   DType dtype, weight_dtype;
   float eps, offset;

@@ -1,10 +1,12 @@
 // Norms, rope, gated activations, embedding, products, the head's loss and the optimizer on the GPU against the CPU.
 #include "backend/cuda/cuda_testing.h"
 #include "ops/activation.h"
+#include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/head_loss.h"
 #include "ops/linear.h"
 #include "ops/lora.h"
+#include "ops/lora_group.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
 #include "ops/rope.h"
@@ -37,6 +39,43 @@ TEST_F(CudaLayers, Rms_norm_with_residual_and_gradients) {
                             return add(c, r.sum, r.normed);
                           });
       }
+}
+
+TEST_F(CudaLayers, Rms_norm_of_heads_that_lie_beside_others) {
+  for (DType dtype : {DType::kF32, DType::kBF16})
+    for (const int64_t d : {64, 24, 5}) {
+      const Shape s{7, 3, d};
+      compare_gradients({random_tensor(rng, {7, 5 * d}, dtype), random_tensor(rng, {d}, dtype)}, s, dtype,
+                        tolerance(dtype), [&](Context& c, std::vector<Tensor>& in) {
+                          const Tensor q = split_heads(c, narrow(c, in[0], 1, d, 3 * d), 3);
+                          return rms_norm(c, q, in[1], 1e-6f, 0);
+                        });
+    }
+}
+
+// Three linears of one input, one of them without an update, as an attention block uses them: norms of heads in place.
+TEST_F(CudaLayers, Lora_of_linears_that_share_an_input) {
+  for (DType dtype : {DType::kF32, DType::kBF16})
+    for (const auto& [rows, n, room] :
+         {std::tuple<int64_t, int64_t, bool>{9, 40, false}, {64, 128, true}, {1, 64, true}}) {
+      constexpr int64_t kOut = 48;
+      const auto random = [&](Shape shape) { return random_tensor(rng, shape, dtype, 0.3f); };
+      const std::vector<Tensor> inputs = {random({rows, n}), random({3 * kOut, n}), random({4, n}), random({kOut, 4}),
+                                          random({6, n}),    random({kOut, 6}),     random({16})};
+      compare_gradients(inputs, {rows, kOut}, dtype, dtype == DType::kF32 ? 1e-4 : 2e-2,
+                        [&, n = n, room = room](Context& c, std::vector<Tensor>& in) {
+                          LoraGroup group = empty_lora_group(c, 3 * kOut, n, lora_rank(10), dtype);
+                          copy(c, in[1].detached(), group.matrix.narrowed(0, 0, 3 * kOut).narrowed(1, 0, n));
+                          group.scale = 0.5f;
+                          const LoraPart parts[] = {{kOut, in[2], in[3]}, {kOut, in[4], in[5]}, {kOut, {}, {}}};
+                          Tensor ones = c.empty({n}, dtype);
+                          fill(c, ones, 1);
+                          const Tensor x = rms_norm(c, in[0], ones, 1e-6f, 0, room ? group.rank() : 0);
+                          const std::vector<Tensor> y = lora_group(c, x, group, parts);
+                          const Tensor q = merge_heads(c, rms_norm(c, split_heads(c, y[0], 3), in[6], 1e-6f, 0));
+                          return add(c, add(c, q, y[1]), y[2]);
+                        });
+    }
 }
 
 TEST_F(CudaLayers, Rope_both_pairings_and_partial_heads) {

@@ -149,7 +149,7 @@ namespace {
 
 // Large products race once for each power of two of rows: packed steps differ a little in their number from one to the
 // next.
-constexpr int64_t kTimedRows = 4096, kTimedInner = 512, kTimedColumns = 512;
+constexpr int64_t kTimedRows = 4096, kTimedSide = 512, kTimedHead = 65536;
 constexpr int kTimedChoices = 8;
 template <class Key>
 Key like(Key key) {
@@ -163,8 +163,8 @@ std::array<int64_t, 11> key_of(const Gemm& g) {
   return {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags, alignment(g.a), alignment(g.b), alignment(g.c), alignment(g.bias)};
 }
 bool is_timed(const Gemm& g) {
-  return g.m >= kTimedRows && g.n >= kTimedColumns && g.k >= kTimedInner && !g.accumulate && !g.any_rows &&
-         g.a_type != DType::kF32;
+  const bool is_large = g.m >= kTimedRows || (g.m >= kTimedSide && std::max(g.n, g.k) >= kTimedHead);
+  return is_large && g.n >= kTimedSide && g.k >= kTimedSide && !g.accumulate && !g.any_rows && g.a_type != DType::kF32;
 }
 
 }  // namespace

@@ -10,6 +10,12 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPack = 8;
 
+__device__ __forceinline__ int64_t row_at(const RmsNormLaunch& a, int64_t row, int64_t stride, int64_t head_stride) {
+  if (a.heads == 1) return row * stride;
+  const uint32_t token = static_cast<uint32_t>(row) / static_cast<uint32_t>(a.heads);
+  return token * stride + (row - token * a.heads) * head_stride;
+}
+
 // a row's threads: a warp (kWarp) or the whole block
 template <bool kWarp>
 __device__ __forceinline__ float group_sum(float v) {
@@ -25,10 +31,10 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormLaunch a) {
   const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
   if (row >= a.rows) return;
   const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
-  const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
+  const T* x = static_cast<const T*>(a.x) + row_at(a, row, a.x_stride, a.x_head_stride);
   const T* residual = a.residual ? static_cast<const T*>(a.residual) + row * a.residual_stride : nullptr;
   T* sum = a.residual ? static_cast<T*>(a.sum) + row * a.sum_stride : nullptr;
-  T* y = static_cast<T*>(a.y) + row * a.y_stride;
+  T* y = static_cast<T*>(a.y) + row_at(a, row, a.y_stride, a.y_head_stride);
   float squares = 0;
   const auto first_pass = [&](int64_t c, float(&v)[kN]) {
     load_pack<kN>(x, c, v);
@@ -80,9 +86,9 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RmsNormLaunch a) {
   const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
   if (row >= a.rows) return;
   const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
-  const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
-  const T* dy = static_cast<const T*>(a.dy) + row * a.dy_stride;
-  T* dx = a.dx ? static_cast<T*>(a.dx) + row * a.dx_stride : nullptr;
+  const T* x = static_cast<const T*>(a.x) + row_at(a, row, a.x_stride, a.x_head_stride);
+  const T* dy = static_cast<const T*>(a.dy) + row_at(a, row, a.dy_stride, a.dy_head_stride);
+  T* dx = a.dx ? static_cast<T*>(a.dx) + row_at(a, row, a.dx_stride, a.dx_head_stride) : nullptr;
   const T* more = a.dx_add ? static_cast<const T*>(a.dx_add) + row * a.dx_add_stride : nullptr;
   float squares = 0, product = 0;  // Σ x², Σ g·x
   // x, and g = dy · (w + offset)
@@ -155,9 +161,9 @@ __global__ void weight_partial_kernel(RmsNormLaunch a) {
   const int64_t first = blockIdx.y * a.chunk_rows, last = min(first + a.chunk_rows, a.rows);
   float sum = 0;
   for (int64_t r = first; r < last; ++r) {
-    float v = widen<float>(static_cast<const T*>(a.x)[r * a.x_stride + c]) * a.rstd[r];
+    float v = widen<float>(static_cast<const T*>(a.x)[row_at(a, r, a.x_stride, a.x_head_stride) + c]) * a.rstd[r];
     if (a.offset == 0) v = round_through<T>(v);
-    sum += widen<float>(static_cast<const T*>(a.dy)[r * a.dy_stride + c]) * v;
+    sum += widen<float>(static_cast<const T*>(a.dy)[row_at(a, r, a.dy_stride, a.dy_head_stride) + c]) * v;
   }
   a.partial[blockIdx.y * a.n + c] = sum;
 }
