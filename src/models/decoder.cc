@@ -78,7 +78,7 @@ class Decoder final : public Model {
     a = ops::merge_heads(ctx, a);
     const Hidden attended = nn::add_projected(ctx, batch, residual, b.o, a);
     const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation,
-                                           nn::room_for(b.down));
+                                            nn::room_for(b.down));
     return nn::add_projected(ctx, batch, sum, b.down, y[0]);
   }
 

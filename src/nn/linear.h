@@ -79,8 +79,8 @@ class Linear {
 };
 
 // Lays the frozen dense weights of linears that share an input into one matrix with room for the low-rank updates of
-// adapter `index`, whose ranks are given; the weights' own memory is given back. Does nothing where a GPU has no use for
-// it (on the CPU, for other formats).
+// adapter `index`, whose ranks are given; the weights' own memory is given back. Does nothing where a GPU has no use
+// for it (on the CPU, for other formats).
 void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks);
 // Columns that the linears' input should have room for; 0 where it makes no difference.
 int64_t room_for(const Linear& linear);

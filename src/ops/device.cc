@@ -41,9 +41,11 @@ quant::Weight host_copy(const quant::Weight& weight) {
   quant::Weight copy = weight;
   for (quant::Plane& plane : copy.planes) plane.bytes = host_bytes(plane.bytes);
   if (weight.row_step) {
-    const int64_t row = weight.in * size_of(copy.planes[0].dtype), step = weight.row_step * size_of(copy.planes[0].dtype);
+    const int64_t row = weight.in * size_of(copy.planes[0].dtype),
+                  step = weight.row_step * size_of(copy.planes[0].dtype);
     const Buffer rows = allocate_host(weight.out * row), all = copy.planes[0].bytes;
-    for (int64_t r = 0; r < weight.out; ++r) std::memcpy(rows.data() + r * row, all.data() + r * step, static_cast<size_t>(row));
+    for (int64_t r = 0; r < weight.out; ++r)
+      std::memcpy(rows.data() + r * row, all.data() + r * step, static_cast<size_t>(row));
     copy.planes[0].bytes = rows;
     copy.row_step = 0;
   }

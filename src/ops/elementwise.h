@@ -48,8 +48,8 @@ Tensor gather_columns(Context& ctx, const Tensor& x,
                       const Tensor& index);  // x[r, index[r]]: [rows, n], [rows] i32 -> [rows]
 Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index);  // x[index[i], :]: -> [m, n]; index i32
 Tensor scatter_rows(Context& ctx, const Tensor& x, const Tensor& index,
-                    int64_t rows);                           // inverse; other rows are zero; indices distinct
-Tensor reshape(Context& ctx, const Tensor& x, Shape shape);  // differentiable view
+                    int64_t rows);                             // inverse; other rows are zero; indices distinct
+Tensor reshape(Context& ctx, const Tensor& x, Shape shape);    // differentiable view
 Tensor split_heads(Context& ctx, const Tensor& x, int64_t n);  // [tokens, n · d] -> [tokens, n, d]: views of rows
 Tensor merge_heads(Context& ctx, const Tensor& x);             // [tokens, n, d] -> [tokens, n · d]  of any step
 Tensor narrow(Context& ctx, const Tensor& x, int dim, int64_t begin, int64_t length);

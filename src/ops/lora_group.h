@@ -8,8 +8,9 @@
 //   [    A        |   ·     ]  rank     B: blocks along the diagonal, zeros beside them; A: one below the other
 //
 // so that with u = scale · x Aᵀ written behind the rows of x, y = [x u] · [W B]ᵀ is one product with a few more inner
-// steps, and with du = scale · dy B behind the rows of dy, dx = [dy du] · [W; A] is one too. What is left are the narrow
-// products x Aᵀ, dy B, duᵀ x and dyᵀ u: one pass over x and one over dy in each direction, for all parts together.
+// steps, and with du = scale · dy B behind the rows of dy, dx = [dy du] · [W; A] is one too. What is left are the
+// narrow products x Aᵀ, dy B, duᵀ x and dyᵀ u: one pass over x and one over dy in each direction, for all parts
+// together.
 #pragma once
 
 #include <span>
@@ -24,8 +25,8 @@ inline constexpr int64_t kMostLoraParts = 4;
 // Copies the parts' A and B into the matrix, or adds blocks of f32 gradients to the parts' own.
 struct LoraBlocksArgs {
   struct Part {
-    View a, b;                             // [r, in], [out_p, r] contiguous, or none
-    int64_t row, column, rank, out;        // of B's block and A's rows in the matrix
+    View a, b;                       // [r, in], [out_p, r] contiguous, or none
+    int64_t row, column, rank, out;  // of B's block and A's rows in the matrix
   };
   View a, b;  // [rank, in] and [out, rank]: parts of the matrix, or the joint gradients
   int64_t n = 0;
@@ -50,7 +51,8 @@ struct LoraGroup {
 int64_t lora_rank(int64_t ranks);
 LoraGroup empty_lora_group(Context& ctx, int64_t out, int64_t in, int64_t rank, DType dtype);
 
-// x [rows, in], best with x.room() >= rank. Results are columns of one tensor. Gradients to x and to the parts' A and B.
+// x [rows, in], best with x.room() >= rank. Results are columns of one tensor. Gradients to x and to the parts' A and
+// B.
 std::vector<Tensor> lora_group(Context& ctx, const Tensor& x, const LoraGroup& group, std::span<const LoraPart> parts);
 
 }  // namespace pmetal::ops

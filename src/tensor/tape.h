@@ -62,8 +62,8 @@ class GradSink {
     const Tensor t = place(input, shape, dtype);
     return t.defined() ? t : ctx_.empty(shape, dtype);
   }
-  // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a contiguous tensor of this
-  // shape and dtype; a product then adds to it in its epilogue. Undefined: use add().
+  // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a contiguous
+  // tensor of this shape and dtype; a product then adds to it in its epilogue. Undefined: use add().
   Tensor sum_so_far(int input, const Shape& shape, DType dtype) const;
 
  private:

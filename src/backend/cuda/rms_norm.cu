@@ -1,7 +1,7 @@
 // rms_norm and its derivative. With x̂ = x · rstd and g = dy · (w + offset):
 //   dx = rstd · (g − x̂ · mean(g · x̂)),  dw = Σ_rows dy · x̂
-// A row belongs to one warp (short rows) or one block, which keep it in registers unless it is very long. dw is
-// summed over fixed chunks of rows, then over the chunks in order: same bits always. Bound: bytes.
+// A row belongs to half a warp, a warp (short rows) or one block, which keep it in registers unless it is very long. dw
+// is summed over fixed chunks of rows, then over the chunks in order: same bits always. Bound: bytes.
 #include "backend/cuda/device.cuh"
 
 namespace pmetal::cuda {
@@ -16,21 +16,28 @@ __device__ __forceinline__ int64_t row_at(const RmsNormLaunch& a, int64_t row, i
   return token * stride + (row - token * a.heads) * head_stride;
 }
 
-// a row's threads: a warp (kWarp) or the whole block
-template <bool kWarp>
+// A row's threads: half a warp, a warp, or the whole block.
+template <int kLanes>
 __device__ __forceinline__ float group_sum(float v) {
-  if constexpr (kWarp)
+  if constexpr (kLanes == 16) {
+    const unsigned half = 0xffffu << (threadIdx.x & 16);
+#pragma unroll
+    for (int step = 8; step > 0; step /= 2) v += __shfl_xor_sync(half, v, step);
+    return v;
+  } else if constexpr (kLanes == 32) {
     return warp_sum(v);
-  else
+  } else {
     return block_sum(v);
+  }
 }
 
 // kPacks > 0: a thread keeps its part of the row, at most kPacks packs, in registers; else it reads the row twice.
-template <class T, int kN, bool kWarp, int kPacks>
+template <class T, int kN, int kLanes, int kPacks>
 __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormLaunch a) {
-  const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
+  const int64_t row = blockIdx.x * int64_t{kThreads / kLanes} + threadIdx.x / kLanes;
   if (row >= a.rows) return;
-  const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
+  const int lane = threadIdx.x % kLanes;
+  constexpr int width = kLanes;
   const T* x = static_cast<const T*>(a.x) + row_at(a, row, a.x_stride, a.x_head_stride);
   const T* residual = a.residual ? static_cast<const T*>(a.residual) + row * a.residual_stride : nullptr;
   T* sum = a.residual ? static_cast<T*>(a.sum) + row * a.sum_stride : nullptr;
@@ -59,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormLaunch a) {
     }
     store_pack<kN>(y, c, v);
   };
-  const auto scale_of = [&] { return 1.f / sqrtf(group_sum<kWarp>(squares) / static_cast<float>(a.n) + a.eps); };
+  const auto scale_of = [&] { return 1.f / sqrtf(group_sum<kLanes>(squares) / static_cast<float>(a.n) + a.eps); };
   if constexpr (kPacks > 0) {
     float v[kPacks][kN];
 #pragma unroll
@@ -81,11 +88,12 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormLaunch a) {
   }
 }
 
-template <class T, int kN, bool kWarp, int kPacks>
+template <class T, int kN, int kLanes, int kPacks>
 __global__ void __launch_bounds__(kThreads) backward_kernel(RmsNormLaunch a) {
-  const int64_t row = kWarp ? blockIdx.x * int64_t{kThreads / 32} + threadIdx.x / 32 : blockIdx.x;
+  const int64_t row = blockIdx.x * int64_t{kThreads / kLanes} + threadIdx.x / kLanes;
   if (row >= a.rows) return;
-  const int lane = kWarp ? threadIdx.x % 32 : threadIdx.x, width = kWarp ? 32 : kThreads;
+  const int lane = threadIdx.x % kLanes;
+  constexpr int width = kLanes;
   const T* x = static_cast<const T*>(a.x) + row_at(a, row, a.x_stride, a.x_head_stride);
   const T* dy = static_cast<const T*>(a.dy) + row_at(a, row, a.dy_stride, a.dy_head_stride);
   T* dx = a.dx ? static_cast<T*>(a.dx) + row_at(a, row, a.dx_stride, a.dx_head_stride) : nullptr;
@@ -118,8 +126,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RmsNormLaunch a) {
     store_pack<kN>(dx, c, g);
   };
   const auto sums = [&](float& rstd, float& mean) {
-    squares = group_sum<kWarp>(squares);
-    product = group_sum<kWarp>(product);
+    squares = group_sum<kLanes>(squares);
+    product = group_sum<kLanes>(product);
     rstd = 1.f / sqrtf(squares / static_cast<float>(a.n) + a.eps);
     mean = product * rstd / static_cast<float>(a.n);
     if (a.rstd && lane == 0) a.rstd[row] = rstd;
@@ -176,31 +184,33 @@ __global__ void weight_final_kernel(RmsNormLaunch a, int64_t chunks) {
   a.dweight[c] += sum;
 }
 
-template <class T, int kN, bool kWarp, int kPacks>
+template <class T, int kN, int kLanes, int kPacks>
 void run_rows(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
-  const unsigned blocks = kWarp ? blocks_for(a.rows, kThreads / 32) : static_cast<unsigned>(a.rows);
+  const unsigned blocks = blocks_for(a.rows, kThreads / kLanes);
   if (backward)
-    backward_kernel<T, kN, kWarp, kPacks><<<blocks, kThreads, 0, stream>>>(a);
+    backward_kernel<T, kN, kLanes, kPacks><<<blocks, kThreads, 0, stream>>>(a);
   else
-    forward_kernel<T, kN, kWarp, kPacks><<<blocks, kThreads, 0, stream>>>(a);
+    forward_kernel<T, kN, kLanes, kPacks><<<blocks, kThreads, 0, stream>>>(a);
 }
 
 template <class T, int kN>
 void run(StreamHandle stream, const RmsNormLaunch& a, bool backward) {
   if constexpr (kN == 1) {
-    a.n <= 512 ? run_rows<T, 1, true, 0>(stream, a, backward) : run_rows<T, 1, false, 0>(stream, a, backward);
+    a.n <= 512 ? run_rows<T, 1, 32, 0>(stream, a, backward) : run_rows<T, 1, kThreads, 0>(stream, a, backward);
   } else {
     constexpr int64_t kWarpPack = 32 * kN, kBlockPack = kThreads * kN;
-    if (a.n <= kWarpPack)
-      run_rows<T, kN, true, 1>(stream, a, backward);
+    if (a.n <= kWarpPack / 2)
+      run_rows<T, kN, 16, 1>(stream, a, backward);
+    else if (a.n <= kWarpPack)
+      run_rows<T, kN, 32, 1>(stream, a, backward);
     else if (a.n <= 4 * kWarpPack)
-      run_rows<T, kN, true, 4>(stream, a, backward);
+      run_rows<T, kN, 32, 4>(stream, a, backward);
     else if (a.n <= kBlockPack)
-      run_rows<T, kN, false, 1>(stream, a, backward);
+      run_rows<T, kN, kThreads, 1>(stream, a, backward);
     else if (a.n <= 4 * kBlockPack)
-      run_rows<T, kN, false, 4>(stream, a, backward);
+      run_rows<T, kN, kThreads, 4>(stream, a, backward);
     else
-      run_rows<T, kN, false, 0>(stream, a, backward);
+      run_rows<T, kN, kThreads, 0>(stream, a, backward);
   }
   if (!backward) return;
   if (!a.dweight) return;
