@@ -1,6 +1,6 @@
-// Adapter: low-rank updates (LoRA, rsLoRA, DoRA), trained biases and whole replaced modules over one model, in PEFT's
-// file format. Several adapters can be resident: each is attached under a number, and the batch says per sequence
-// which.
+// Adapter: low-rank updates (LoRA, rsLoRA, DoRA) of Linears and of the token table, trained biases, trained tokens and
+// whole replaced modules over one model, in PEFT's file format. Several adapters can be resident: each is attached
+// under a number, and the batch says per sequence which.
 #pragma once
 
 #include <filesystem>
@@ -19,8 +19,12 @@ namespace pmetal::adapters {
 struct AdapterParameter {
   std::string key;  // in adapter_model.safetensors: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
   Tensor* value;
-  bool is_b = false;  // LoRA+: B and 1-D tensors learn faster
+  bool is_b = false;           // LoRA+: B and 1-D tensors learn faster
+  bool is_transposed = false;  // the file has rows for columns (lora_embedding_A)
 };
+
+// rows [begin, begin + n) of a weight as f32, n · columns values
+using RowReader = std::function<void(int64_t begin, int64_t n, float* rows)>;
 
 // Replaces what adapter_config.json says about the scale: alpha, and the rank in alpha / rank.
 struct ScaleOverride {
@@ -53,6 +57,13 @@ class Adapter {
   virtual void merge_bias(const std::string& module, int64_t n, float* bias) const = 0;  // in place
   // Adds a bias where the module had none (lora_bias): such an adapter cannot be merged into it.
   virtual bool adds_bias(const std::string& module) const = 0;
+  // Whether a head that is tied to the token table still is when both are merged. Where not, the merged model needs a
+  // head of its own, whose rows begin as the table's.
+  virtual bool keeps_head_tied(models::Model& model) const = 0;
+  // DoRA on the token table scales whole columns: measure() takes one pass over the table before its rows are merged.
+  virtual bool wants_columns(const std::string& module) const = 0;
+  virtual void measure(const std::string& module, int64_t rows, int64_t columns, const RowReader& weight,
+                       ThreadPool& threads) = 0;
   // adapter_config.json + adapter_model.safetensors (f32) into an existing folder. `value_of` maps a parameter to the
   // tensor to store (the trainer's f32 master); null: the value itself.
   virtual void save(const std::filesystem::path& folder,
@@ -65,6 +76,6 @@ class Adapter {
 void prepare_training(Context& ctx, models::Model& model, Adapter& adapter, int index);
 
 // Merges into the weights in memory (dense or any writable format).
-void merge(Context& ctx, models::Model& model, const Adapter& adapter);
+void merge(Context& ctx, models::Model& model, Adapter& adapter);
 
 }  // namespace pmetal::adapters

@@ -1,10 +1,17 @@
 #include "adapters/lora_module.h"
 
+#include "adapters/embedding_module.h"
 #include "ops/device.h"
 #include "ops/lora.h"
 
 namespace pmetal::adapters {
-namespace {
+
+std::vector<float> host_floats(const Tensor& t) {
+  const Tensor host = ops::host_copy(t);
+  std::vector<float> v(static_cast<size_t>(t.numel()));
+  convert(host.bytes(), t.dtype(), v.data(), DType::kF32, t.numel());
+  return v;
+}
 
 Tensor identity(Context& ctx, int64_t n, DType dtype) {
   std::vector<float> values(static_cast<size_t>(n * n));
@@ -12,18 +19,17 @@ Tensor identity(Context& ctx, int64_t n, DType dtype) {
   return ops::cast(ctx, ops::to_device(ctx, host_tensor<float>(values, Shape{n, n}, DType::kF32)), dtype);
 }
 
-}  // namespace
-
 std::vector<float> row_norms_squared(Context& ctx, const nn::Linear& linear) {
   std::vector<float> norms(static_cast<size_t>(linear.out()));
   if (ctx.device().is_meta()) return norms;
-  const quant::Weight weight = ops::host_copy(linear.weight);
+  const quant::Weight weight = linear.weight.defined() ? ops::host_copy(linear.weight) : quant::Weight{};
+  const Tensor trainable = linear.trainable.defined() ? ops::host_copy(linear.trainable.detached()) : Tensor();
   constexpr int64_t kBlock = 64;
   ctx.threads().parallel_for(linear.out(), kBlock, [&](int64_t begin, int64_t end) {
     std::vector<float> rows(static_cast<size_t>(kBlock * linear.in()));
     for (int64_t r = begin; r < end; r += kBlock) {
       const int64_t n = std::min(kBlock, end - r);
-      weight.format->decode_rows(weight, r, r + n, rows.data());
+      read_rows(weight, trainable, r, n, rows.data());
       for (int64_t i = 0; i < n; ++i) {
         double sum = 0;
         for (int64_t k = 0; k < linear.in(); ++k) {
@@ -46,7 +52,8 @@ void LoraModule::update_norms(Context& ctx, const nn::Linear& linear) {
         ops::to_device(ctx, host_tensor<float>(row_norms_squared(ctx, linear), Shape{linear.out()}, DType::kF32));
   const DType f = a.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   const Tensor bf = ops::cast(ctx, b.detached(), f);
-  const Tensor p = ops::linear(ctx, a.detached(), linear.weight, {}, f);  // [r, out]
+  const Tensor p = linear.trainable.defined() ? ops::linear_dense(ctx, a.detached(), linear.trainable.detached(), {}, f)
+                                              : ops::linear(ctx, a.detached(), linear.weight, {}, f);  // [r, out]
   // [out, r] by a product with the identity: the primitive set has no transpose
   const Tensor p_t = ops::matmul(ctx, p, identity(ctx, p.dim(0), f), true, false);
   const Tensor gram = ops::matmul(ctx, a.detached(), a.detached(), false, true, 1, f);      // [r, r]
@@ -80,14 +87,29 @@ Tensor LoraModule::apply_fused(Context& ctx, const nn::Batch& batch, int64_t fir
 
 std::optional<nn::LinearAdapter::LowRank> LoraModule::low_rank(const Context& ctx, const nn::Batch& batch) const {
   if (!has_lora() || drops_rows(ctx, batch) || magnitude.defined() || b_bias.defined() || bias.defined() ||
-      whole.defined())
+      whole.defined() || tokens.defined())
     return {};
   return LowRank{a, b, scale};
+}
+
+Tensor LoraModule::with_tokens(Context& ctx, const nn::Linear& linear) const {
+  TapeScope off(ctx, nullptr);
+  std::vector<float> rows(static_cast<size_t>(linear.out() * linear.in()));
+  const quant::Weight weight = linear.weight.defined() ? ops::host_copy(linear.weight) : quant::Weight{};
+  const Tensor trainable = linear.trainable.defined() ? ops::host_copy(linear.trainable.detached()) : Tensor();
+  read_rows(weight, trainable, 0, linear.out(), rows.data());
+  const std::vector<float> own = host_floats(tokens);
+  for (size_t i = 0; i < token_ids.size(); ++i)
+    std::copy_n(own.begin() + static_cast<int64_t>(i) * linear.in(), linear.in(),
+                rows.begin() + token_ids[i] * linear.in());
+  return ops::cast(ctx, ops::to_device(ctx, host_tensor<float>(rows, Shape{linear.out(), linear.in()}, DType::kF32)),
+                   tokens.dtype());
 }
 
 Tensor LoraModule::apply(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
                          const Tensor& x, const Tensor& base) {
   Tensor y = base;
+  if (tokens.defined() && !whole.defined()) whole = with_tokens(ctx, linear);
   if (whole.defined()) {
     const Tensor own_bias = bias.defined() ? bias : linear.bias;
     return ops::linear_dense(ctx, x, whole, own_bias, base.dtype());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "models/model.h"
 
@@ -27,6 +28,8 @@ class LoraModule final : public nn::LinearAdapter {
   Tensor magnitude;  // [out] or undefined (DoRA)
   Tensor bias;       // [out] or undefined: replaces the Linear's own
   Tensor whole;      // [out, in] or undefined: replaces the weight (modules_to_save)
+  Tensor tokens;     // [n, in] or undefined: replaces the rows `token_ids` (trainable_token_indices on a head); fixed
+  std::vector<int64_t> token_ids;
   float scale = 1, dropout = 0;
   uint32_t number = 0;  // identity for dropout
   bool norms_stale = true;
@@ -37,10 +40,15 @@ class LoraModule final : public nn::LinearAdapter {
   Tensor dropped(Context& ctx, const nn::Batch& batch, int64_t first_row, const Tensor& x) const;
   // what is added to every row of `y`
   Tensor with_biases(Context& ctx, const nn::Linear& linear, Tensor y) const;
+  Tensor with_tokens(Context& ctx, const nn::Linear& linear) const;
 
   Tensor weight_norms_squared_;  // [out] f32, of the frozen weight
   Tensor inverse_norms_;         // [out] compute dtype
 };
+
+// the values as f32 on the host
+std::vector<float> host_floats(const Tensor& t);
+Tensor identity(Context& ctx, int64_t n, DType dtype);  // [n, n]
 
 // [out] f32: sum of squares of each row, on the host
 std::vector<float> row_norms_squared(Context& ctx, const nn::Linear& linear);

@@ -35,14 +35,16 @@ bool pattern_hits(const std::string& key, const std::string& module) {
   return std::regex_match(module, compile("(.*\\.)?(" + key + ")"));
 }
 
+// the first number between dots, after a name that the patterns (if any) match
 std::optional<int64_t> layer_index(const PeftConfig& c, const std::string& module) {
   std::smatch m;
-  if (c.layers_pattern.empty()) {
-    if (std::regex_search(module, m, std::regex(R"(.*\.[^.]*\.(\d+)\.)"))) return std::stoll(m[1]);
-    return std::nullopt;
-  }
+  const auto first = [&](const std::string& name) {
+    return std::regex_search(module, m, compile(".*?\\." + name + "\\.(\\d{1,9})\\."),
+                             std::regex_constants::match_continuous);
+  };
+  if (c.layers_pattern.empty()) return first("[^.]*") ? std::optional(std::stoll(m[1])) : std::nullopt;
   for (const std::string& p : c.layers_pattern)
-    if (std::regex_search(module, m, compile(".*\\." + p + "\\.(\\d+)\\."))) return std::stoll(m[1]);
+    if (first("(?:" + p + ")")) return std::stoll(m[1]);
   return std::nullopt;
 }
 
@@ -66,18 +68,48 @@ std::vector<std::string> string_or_list(const JsonReader& json, std::string_view
   return json.is_string(key) ? std::vector<std::string>{json.string(key)} : json.strings(key);
 }
 
-// Fields of other variants: anything but null, false, {} or [] changes what is computed.
+// Fields of other variants: anything but null, false, {} or [] changes what is computed. So may whatever a later
+// version calls use_<something>.
 void refuse_variants(const JsonReader& json) {
-  for (const char* key :
-       {"alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "kasa_config", "layer_replication",
-        "lora_ga_config", "monteclora_config", "velora_config", "megatron_config", "target_parameters",
-        "trainable_token_indices", "use_qalora", "use_bdlora"}) {
+  std::vector<std::string> keys = {
+      "alora_invocation_tokens", "arrow_config",    "kasa_config",       "layer_replication", "monteclora_config",
+      "velora_config",           "megatron_config", "target_parameters", "use_qalora",        "use_bdlora"};
+  for (const std::string& key : json.keys())
+    if (key.starts_with("use_") && key != "use_rslora" && key != "use_dora") keys.push_back(key);
+  for (const std::string& key : keys) {
     if (!json.has(key)) continue;
     const Json& value = json.raw(key);
     if ((value.is_boolean() && !value.get<bool>()) || ((value.is_object() || value.is_array()) && value.empty()))
       continue;
     json.refuse(key, "is not supported; LoRA, rsLoRA and DoRA adapters can be loaded");
   }
+}
+
+// How the weights began does not matter once they are trained, unless that changed the base model's weights as well:
+// then the adapter fits a residual that only PEFT has.
+void check_init(const JsonReader& json) {
+  if (!json.has("init_lora_weights") || json.is_bool("init_lora_weights")) return;
+  const std::string init = json.string("init_lora_weights");
+  for (const char* changes : {"pissa", "olora", "corda", "lora_ga", "loftq"})
+    if (init.starts_with(changes))
+      json.refuse("init_lora_weights",
+                  fmt::format("\"{}\" changes the base model's weights, which this adapter then adds to; save it again "
+                              "with PEFT's path_initial_model_for_weight_conversion, or merge it there",
+                              init));
+}
+
+std::vector<std::pair<std::string, std::vector<int64_t>>> read_token_indices(const JsonReader& json) {
+  constexpr std::string_view kKey = "trainable_token_indices";
+  std::vector<std::pair<std::string, std::vector<int64_t>>> all;
+  if (!json.has(kKey)) return all;
+  if (json.is_array(kKey)) {
+    if (std::vector<int64_t> ids = json.integers(kKey); !ids.empty()) all.emplace_back("embed_tokens", std::move(ids));
+    return all;
+  }
+  const JsonReader modules = json.object(kKey);
+  for (const std::string& name : modules.keys())
+    if (std::vector<int64_t> ids = modules.integers(name); !ids.empty()) all.emplace_back(name, std::move(ids));
+  return all;
 }
 
 }  // namespace
@@ -112,15 +144,25 @@ bool PeftConfig::selects(const std::string& module, bool is_head) const {
   } else if (!targets.matches(module)) {
     return false;
   }
-  if (layers_to_transform.empty()) return true;
+  const bool by_whole_name = std::find(targets.names.begin(), targets.names.end(), module) != targets.names.end();
+  if (layers_to_transform.empty() || by_whole_name) return true;
   const auto layer = layer_index(*this, module);
   return layer &&
          std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) != layers_to_transform.end();
 }
 
 bool PeftConfig::saves_whole(const std::string& module) const {
-  return std::any_of(modules_to_save.begin(), modules_to_save.end(),
-                     [&](const std::string& n) { return ends_with_name(module, n); });
+  for (std::string name = module;; name.resize(name.rfind('.'))) {
+    for (const std::string& n : modules_to_save)
+      if (!n.empty() && name.ends_with(n)) return true;
+    if (name.find('.') == name.npos) return false;
+  }
+}
+
+const std::vector<int64_t>* PeftConfig::tokens_of(const std::string& module) const {
+  for (const auto& [name, ids] : token_indices)
+    if (module.ends_with(name)) return &ids;
+  return nullptr;
 }
 
 PeftConfig read_peft_config(const fs::path& file) {
@@ -136,8 +178,10 @@ PeftConfig read_peft_config(const fs::path& file) {
   c.use_rslora = json.boolean_or("use_rslora", false);
   c.use_dora = json.boolean_or("use_dora", false);
   c.lora_bias = json.boolean_or("lora_bias", false);
-  c.fan_in_fan_out = json.boolean_or("fan_in_fan_out", false);
-  if (c.fan_in_fan_out) json.refuse("fan_in_fan_out", "is for Conv1D weights, which no supported model has");
+  json.boolean_or("fan_in_fan_out", false);  // says how Conv1D weights lie; PEFT too passes it by for Linears
+  c.ensure_weight_tying = json.boolean_or("ensure_weight_tying", false);
+  if (c.lora_bias && c.use_dora) json.refuse("lora_bias", "cannot go with use_dora");
+  check_init(json);
   const std::string bias = json.string_or("bias", "none");
   if (bias != "none" && bias != "all" && bias != "lora_only") json.refuse("bias", "must be none, all or lora_only");
   c.bias = bias == "all" ? BiasTraining::kAll : bias == "lora_only" ? BiasTraining::kLoraOnly : BiasTraining::kNone;
@@ -161,7 +205,10 @@ PeftConfig read_peft_config(const fs::path& file) {
   c.layers_pattern = string_or_list(json, "layers_pattern");
   c.modules_to_save = string_or_list(json, "modules_to_save");
   c.base_model = json.string_or("base_model_name_or_path", "");
+  c.token_indices = read_token_indices(json);
   if (c.targets.empty()) json.refuse("target_modules", "is missing; it says which modules have adapters");
+  if (!c.layers_to_transform.empty() && c.targets.names.empty())
+    json.refuse("layers_to_transform", "goes with a list of target_modules, not with a pattern of them");
   return c;
 }
 

@@ -28,7 +28,7 @@ struct PeftConfig {
   int64_t r = 8;
   double alpha = 8;
   double dropout = 0;
-  bool use_rslora = false, use_dora = false, lora_bias = false, fan_in_fan_out = false;
+  bool use_rslora = false, use_dora = false, lora_bias = false;
   BiasTraining bias = BiasTraining::kNone;
   LoraInit init = LoraInit::kKaiming;
   ModuleSelection targets, excludes;
@@ -37,15 +37,20 @@ struct PeftConfig {
   std::vector<int64_t> layers_to_transform;
   std::vector<std::string> layers_pattern;
   std::vector<std::string> modules_to_save;
+  // trainable_token_indices: module (as its name ends) -> tokens; a plain list means the token table
+  std::vector<std::pair<std::string, std::vector<int64_t>>> token_indices;
+  bool ensure_weight_tying = false;  // a tied head follows what is done to the token table
   std::string base_model;
 
   // rank and scale of one module after the patterns
   int64_t rank_of(const std::string& module) const;
   double alpha_of(const std::string& module) const;
   double scale_of(const std::string& module) const;
-  // whether a Linear of this name gets a low-rank update (`is_head`: the output head, left out by all-linear)
+  // whether a module of this name gets a low-rank update (`is_head`: the output head, or the token table: both are left
+  // out by all-linear)
   bool selects(const std::string& module, bool is_head) const;
-  bool saves_whole(const std::string& module) const;  // modules_to_save
+  bool saves_whole(const std::string& module) const;  // modules_to_save names it, or a module it is part of
+  const std::vector<int64_t>* tokens_of(const std::string& module) const;  // null: none
 };
 
 PeftConfig read_peft_config(const std::filesystem::path& file);

@@ -22,13 +22,23 @@ constexpr int64_t kRowBlock = 256;
 // every tensor of the checkpoint in turn; those the adapter changes on the way
 class Fuser {
  public:
-  Fuser(const models::Checkpoint& checkpoint, const adapters::Adapter& adapter, ThreadPool& threads, bool accurate)
+  Fuser(const models::Checkpoint& checkpoint, adapters::Adapter& adapter, ThreadPool& threads, bool accurate)
       : checkpoint_(checkpoint), adapter_(adapter), threads_(threads), accurate_(accurate) {}
+
+  // The tied head (its module) and the table whose rows it has, where the merged model needs both.
+  void untie(std::string head, std::string table) {
+    head_ = std::move(head);
+    table_ = std::move(table);
+  }
 
   void write(const fs::path& folder, const JobContext& job) {
     std::vector<formats::TensorDeclaration> declarations;
-    for (const models::TensorInfo& t : checkpoint_.tensors())
-      declarations.push_back({t.name, t.dtype, {t.shape.dims().begin(), t.shape.dims().end()}});
+    for (const models::TensorInfo& t : checkpoint_.tensors()) {
+      const std::vector<int64_t> shape(t.shape.dims().begin(), t.shape.dims().end());
+      if (t.name == head_ + ".weight") continue;  // a copy of the table, which older versions saved
+      declarations.push_back({t.name, t.dtype, shape});
+      if (!table_.empty() && t.name == table_ + ".weight") declarations.push_back({head_ + ".weight", t.dtype, shape});
+    }
     formats::ShardedWriter writer(folder, declarations);
     int64_t done = 0;
     for (const formats::TensorDeclaration& d : writer.order()) {
@@ -36,7 +46,7 @@ class Fuser {
       job.progress("tensors", ++done, static_cast<int64_t>(declarations.size()));
       const bool is_weight = d.name.ends_with(".weight"), is_bias = d.name.ends_with(".bias");
       const std::string module = d.name.substr(0, d.name.rfind('.'));
-      if (is_weight && d.shape.size() == 2 && adapter_.changes(module))
+      if (is_weight && d.shape.size() == 2 && (adapter_.changes(module) || (!table_.empty() && module == head_)))
         matrix(writer, d, module);
       else if (is_bias && adapter_.changes(module))
         bias(writer, d, module);
@@ -48,7 +58,12 @@ class Fuser {
 
  private:
   void matrix(formats::ShardedWriter& writer, const formats::TensorDeclaration& d, const std::string& module) {
-    const quant::Weight w = checkpoint_.matrix(d.name, d.shape[0], d.shape[1]);
+    const bool is_untied = !table_.empty() && module == head_;
+    const quant::Weight w = checkpoint_.matrix(is_untied ? table_ + ".weight" : d.name, d.shape[0], d.shape[1]);
+    if (adapter_.wants_columns(module))
+      adapter_.measure(
+          module, w.out, w.in,
+          [&](int64_t begin, int64_t n, float* to) { w.format->decode_rows(w, begin, begin + n, to); }, threads_);
     std::vector<float> rows(static_cast<size_t>(kRowBlock * w.in));
     std::vector<std::byte> bytes(static_cast<size_t>(kRowBlock * w.in * size_of(d.dtype)));
     for (int64_t r = 0; r < w.out; r += kRowBlock) {
@@ -79,9 +94,10 @@ class Fuser {
   }
 
   const models::Checkpoint& checkpoint_;
-  const adapters::Adapter& adapter_;
+  adapters::Adapter& adapter_;
   ThreadPool& threads_;
   bool accurate_;
+  std::string head_, table_;
 };
 
 }  // namespace
@@ -114,10 +130,20 @@ void run_fuse(const JobOptions& options, JobContext& job) {
              "it as an adapter",
              l.name());
     }
-    void on(nn::Embedding&) override {}
+    void on(nn::Embedding& e) override {
+      changed += a.changes(e.name());
+      table = e.name();
+    }
     void on(nn::Parameter&) override {}
+    std::string table;
   } check(*adapter, *checkpoint);
   model->visit(check);
+  const std::string head = model->head().linear->name();
+  const bool is_tied = model->info().tied_head;
+  const bool unties = is_tied && !adapter->keeps_head_tied(*model);
+  if (is_tied) check.changed += adapter->changes(head);
+  if (unties)
+    job.log(LogLevel::kInfo, "head and token table are no longer one matrix: the merged model gets a head of its own");
 
   int64_t bytes = 0;
   for (const models::TensorInfo& t : checkpoint->tensors()) bytes += t.size_bytes;
@@ -128,8 +154,12 @@ void run_fuse(const JobOptions& options, JobContext& job) {
   }
   job.phase("merging_shards", o.output_dir);
   AtomicDirectory out(o.output_dir);
-  Fuser(*checkpoint, *adapter, *threads, o.accurate).write(out.temporary(), job);
-  write_file_atomic(out.temporary() / "config.json", formats::dump_json(checkpoint->config()) + "\n");
+  Fuser fuser(*checkpoint, *adapter, *threads, o.accurate);
+  if (is_tied) fuser.untie(head, unties ? check.table : "");
+  fuser.write(out.temporary(), job);
+  nlohmann::ordered_json config = checkpoint->config();
+  if (unties) config["tie_word_embeddings"] = false;
+  write_file_atomic(out.temporary() / "config.json", formats::dump_json(config) + "\n");
   models::copy_sidecars(checkpoint->folder(), out.temporary());
   models::copy_sidecars(lora, out.temporary());  // the template the adapter was trained with comes along
   out.commit();

@@ -221,8 +221,12 @@ void run_probe(const JobOptions& options, JobContext& job) {
 
   LeafMaker leaves(o.grads);
   s.model->visit(leaves);
+  std::set<std::string> transposed;  // in memory, against the file
   if (s.adapter)
-    for (const adapters::AdapterParameter& a : s.adapter->parameters()) leaves.take(a.key, *a.value);
+    for (const adapters::AdapterParameter& a : s.adapter->parameters()) {
+      leaves.take(a.key, *a.value);
+      if (a.is_transposed) transposed.insert(a.key);
+    }
   leaves.require_all();
 
   job.phase("custom", "forward");
@@ -256,9 +260,16 @@ void run_probe(const JobOptions& options, JobContext& job) {
       for (const auto& [name, leaf] : leaves.leaves) {
         const Tensor& g = leaf.variable()->grad;
         std::vector<int64_t> shape(leaf.shape().dims().begin(), leaf.shape().dims().end());
-        results.add("grad." + name,
-                    g.defined() ? Results::floats(ctx, g) : std::vector<float>(static_cast<size_t>(leaf.numel())),
-                    shape);
+        std::vector<float> values =
+            g.defined() ? Results::floats(ctx, g) : std::vector<float>(static_cast<size_t>(leaf.numel()));
+        if (transposed.contains(name)) {
+          const std::vector<float> rows = values;
+          for (int64_t i = 0; i < shape[0]; ++i)
+            for (int64_t j = 0; j < shape[1]; ++j)
+              values[static_cast<size_t>(j * shape[0] + i)] = rows[static_cast<size_t>(i * shape[1] + j)];
+          std::swap(shape[0], shape[1]);
+        }
+        results.add("grad." + name, std::move(values), shape);
       }
     }
   }

@@ -36,8 +36,12 @@ adapters::PeftConfig peft_config(const TrainOptions& o) {
   c.init = o.init_lora_weights == LoraInit::kGaussian ? adapters::LoraInit::kGaussian : adapters::LoraInit::kKaiming;
   if (o.target_modules == std::vector<std::string>{"all-linear"})
     c.targets.all_linear = true;
+  else if (o.target_modules.size() == 1 && o.target_modules[0].find_first_of("*+?()[]{}|\\^$") != std::string::npos)
+    c.targets.regex = o.target_modules[0];
   else
     c.targets.names = o.target_modules;
+  if (!c.targets.regex.empty() && !o.layers_to_transform.empty())
+    fail(ErrorCode::kUsage, "--layers-to-transform goes with a list of --target-modules, not with a pattern of them");
   c.excludes.names = o.exclude_modules;
   c.modules_to_save = o.modules_to_save;
   c.layers_to_transform = o.layers_to_transform;

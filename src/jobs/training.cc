@@ -17,8 +17,9 @@ class AdapterTarget final : public train::TrainTarget {
   std::vector<train::Trainable> trainables() override {
     std::vector<train::Trainable> all;
     for (const adapters::AdapterParameter& p : adapter_->parameters()) {
-      const bool whole = p.key.ends_with("lm_head.weight") || p.key.ends_with("embed_tokens.weight");
-      const double scale = whole && rates_.embedding         ? *rates_.embedding / rates_.learning_rate
+      const bool of_table = p.key.ends_with("lm_head.weight") || p.key.ends_with("embed_tokens.weight") ||
+                            p.key.find(".lora_embedding_") != p.key.npos;
+      const double scale = of_table && rates_.embedding      ? *rates_.embedding / rates_.learning_rate
                            : p.is_b && rates_.loraplus_ratio ? *rates_.loraplus_ratio
                                                              : 1;
       all.push_back({p.key, p.value, scale, p.value->rank() > 1});

@@ -47,7 +47,7 @@ class Decoder final : public Model {
       info.memory.push_back({c_.kv_heads, info.head_dim, info.head_dim, c_.window[static_cast<size_t>(i)]});
     }
     norm_ = {"model.norm.weight", {h}, 1, {}};
-    if (!info.tied_head) lm_head_ = Linear("lm_head", h, info.vocabulary);
+    lm_head_ = Linear("lm_head", h, info.vocabulary);
   }
 
   const ModelInfo& info() const override { return c_.info; }
@@ -58,9 +58,7 @@ class Decoder final : public Model {
     return step;
   }
 
-  Hidden embed(Context& ctx, const nn::Batch& batch) override {
-    return {embedding_.forward(ctx, batch.tokens, dtype), {}};
-  }
+  Hidden embed(Context& ctx, const nn::Batch& batch) override { return {embedding_.forward(ctx, batch, dtype), {}}; }
 
   Hidden block(Context& ctx, int64_t layer, const Hidden& x, const nn::Batch& batch, const StepValues& step) override {
     const Block& b = blocks_[static_cast<size_t>(layer)];
@@ -109,15 +107,14 @@ class Decoder final : public Model {
   }
 
   Head head() override {
-    Head head;
     if (c_.info.tied_head) {
-      head.frozen = embedding_.trainable.defined() ? nullptr : &embedding_.weight;
-      head.dense = embedding_.trainable;
-    } else {
-      head.frozen = lm_head_.trainable.defined() ? nullptr : &lm_head_.weight;
-      head.dense = lm_head_.trainable;
-      head.linear = &lm_head_;
+      lm_head_.weight = embedding_.weight;
+      lm_head_.trainable = embedding_.trainable;
     }
+    Head head;
+    head.frozen = lm_head_.trainable.defined() ? nullptr : &lm_head_.weight;
+    head.dense = lm_head_.trainable;
+    head.linear = &lm_head_;
     return head;
   }
 

@@ -43,6 +43,8 @@ void parse_rope(const JsonReader& json, const DecoderDefaults& defaults, Decoder
   r.mscale = p->number_or("mscale", 0);
   r.mscale_all_dim = p->number_or("mscale_all_dim", 0);
   r.truncate = p->boolean_or("truncate", true);
+  if (r.type == nn::RopeConfig::Type::kYarn && !(r.beta_fast > 0 && r.beta_slow > 0))
+    p->refuse("beta_fast", "and beta_slow count turns: both must be positive");
   if (r.type == nn::RopeConfig::Type::kLlama3) {
     r.low_freq_factor = p->number("low_freq_factor");
     r.high_freq_factor = p->number("high_freq_factor");
@@ -57,6 +59,10 @@ void parse_rope(const JsonReader& json, const DecoderDefaults& defaults, Decoder
     const size_t want = static_cast<size_t>(r.rotary_dim / 2);
     if (r.short_factor.size() != want) p->refuse("short_factor", fmt::format("needs {} values", want));
     if (r.long_factor.size() != want) p->refuse("long_factor", fmt::format("needs {} values", want));
+    for (const auto& [name, factors] : {std::pair("short_factor", &r.short_factor), {"long_factor", &r.long_factor}})
+      for (const float f : *factors)
+        if (!(f > 0) || !std::isfinite(f))
+          p->refuse(name, fmt::format("{} divides a frequency: it must be positive", f));
   }
 }
 

@@ -46,7 +46,8 @@ class StepValues {
 struct Head {
   const quant::Weight* frozen = nullptr;  // or
   Tensor dense;                           // trainable [V, hidden]
-  const nn::Linear* linear = nullptr;     // the untied head's module; null when tied to the embedding
+  // The head as a module, where adapters sit. A tied one has the embedding's weight, and no tensor in checkpoints.
+  nn::Linear* linear = nullptr;
   float logit_scale = 1, softcap = 0;
 };
 

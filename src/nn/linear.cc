@@ -5,9 +5,10 @@
 namespace pmetal::nn {
 namespace {
 
-LinearAdapter* adapter_of(const Linear& linear, int32_t index) {
-  return index >= 0 && index < static_cast<int32_t>(linear.adapters.size())
-             ? linear.adapters[static_cast<size_t>(index)].get()
+template <class Module>
+auto* adapter_of(const Module& module, int32_t index) {
+  return index >= 0 && index < static_cast<int32_t>(module.adapters.size())
+             ? module.adapters[static_cast<size_t>(index)].get()
              : nullptr;
 }
 
@@ -197,9 +198,24 @@ void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int i
   }
 }
 
-Tensor Embedding::forward(Context& ctx, const Tensor& ids, DType dtype, float scale) const {
-  return trainable.defined() ? ops::embedding_dense(ctx, ids, trainable, dtype, scale, padding_index)
-                             : ops::embedding(ctx, ids, weight, dtype, scale);
+Tensor Embedding::forward(Context& ctx, const Batch& batch, DType dtype, float scale) const {
+  const Tensor& ids = batch.tokens;
+  const Tensor base = trainable.defined() ? ops::embedding_dense(ctx, ids, trainable, dtype, scale, padding_index)
+                                          : ops::embedding(ctx, ids, weight, dtype, scale);
+  bool any = false;
+  for (const auto& adapter : adapters) any |= adapter != nullptr;
+  if (!any) return base;
+  const std::vector<Run> runs = adapter_runs(batch, ids.dim(0));
+  const bool is_one = runs.size() == 1;
+  std::vector<Tensor> parts;
+  for (const Run& run : runs) {
+    const int64_t rows = run.end - run.begin;
+    const Tensor part = is_one ? base : ops::narrow(ctx, base, 0, run.begin, rows);
+    EmbeddingAdapter* adapter = adapter_of(*this, run.adapter);
+    parts.push_back(adapter ? adapter->apply(ctx, *this, ids.narrowed(0, run.begin, rows), part, scale) : part);
+  }
+  if (parts.empty()) return base;
+  return is_one ? parts[0] : ops::concat_rows(ctx, parts);
 }
 
 }  // namespace pmetal::nn

@@ -91,18 +91,31 @@ int64_t room_for(const Linear& linear);
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
                                   const Tensor& x);
 
+class Embedding;
+
+// One adapter's part in the look-up of tokens.
+class EmbeddingAdapter {
+ public:
+  virtual ~EmbeddingAdapter() = default;
+  // rows [T, dim] for the tokens `ids`, where `base` is what the table alone gives, `scale` included
+  virtual Tensor apply(Context& ctx, const Embedding& embedding, const Tensor& ids, const Tensor& base,
+                       float scale) = 0;
+};
+
 class Embedding {
  public:
   Embedding() = default;
   Embedding(std::string name, int64_t vocabulary, int64_t dim)
       : name_(std::move(name)), vocabulary_(vocabulary), dim_(dim) {}
-  Tensor forward(Context& ctx, const Tensor& ids, DType dtype, float scale = 1) const;
+  // the batch's tokens -> [T, dim]
+  Tensor forward(Context& ctx, const Batch& batch, DType dtype, float scale = 1) const;
   const std::string& name() const { return name_; }
   int64_t vocabulary() const { return vocabulary_; }
   int64_t dim() const { return dim_; }
   quant::Weight weight;
   Tensor trainable;
-  int64_t padding_index = -1;  // this id's row gets no gradient from look-ups
+  int64_t padding_index = -1;                               // this id's row gets no gradient from look-ups
+  std::vector<std::shared_ptr<EmbeddingAdapter>> adapters;  // as in Linear
 
  private:
   std::string name_;

@@ -129,8 +129,9 @@ TEST(Embedding, Frozen_and_trainable_give_the_same_rows) {
   frozen_table.weight = frozen(9, 4);
   trained.trainable = make_leaf(counting({9, 4}), "embed.weight");
   const std::vector<int32_t> ids = {8, 0, 3};
-  const Tensor tokens = host_tensor<int32_t>(ids, {3}, DType::kI32);
-  const Tensor a = frozen_table.forward(ctx, tokens, DType::kF32, 3), b = trained.forward(ctx, tokens, DType::kF32, 3);
+  Batch batch;
+  batch.tokens = host_tensor<int32_t>(ids, {3}, DType::kI32);
+  const Tensor a = frozen_table.forward(ctx, batch, DType::kF32, 3), b = trained.forward(ctx, batch, DType::kF32, 3);
   EXPECT_EQ(std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.size_bytes())), 0);
   EXPECT_EQ(a.data<float>()[4], 3 * counting({9, 4}).data<float>()[0]);
 }

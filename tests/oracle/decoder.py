@@ -3,8 +3,9 @@
 
 usage: decoder.py PMETAL SCRATCH [CASES [SEED]]
 Compares `pmetal probe` in f32: logits and hidden states within 1e-4 of the largest entry, the loss within 1e-5, three
-gradients with central differences along a random direction, logits with a random PEFT adapter beside the weights and
-fused into them, and the greedy continuation. PMETAL_TEST_DEVICE names
+gradients with central differences along a random direction, logits with a random PEFT adapter (of Linears, of the token
+table and a tied or untied head; low-rank, whole, single tokens) beside the weights and fused into them, gradients of its
+tensors, and the greedy continuation. PMETAL_TEST_DEVICE names
 another device than the CPU. Prints what differs and exits with 1.
 """
 
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -55,11 +57,49 @@ def write_safetensors(path, tensors):
         f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
 
 
+def round_to(dtype, a):
+    """values of a narrower type, in float32"""
+    if dtype == "F16":
+        return a.astype("<f2").astype("float32")
+    if dtype == "BF16":  # to nearest, ties to even
+        bits = a.astype("<f4").view("<u4")
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype("<u4").view("<f4")
+    return a.astype("float32")
+
+
+def write_model(folder, tensors, dtype, shards):
+    """the checkpoint in a type and a number of files of our choice"""
+
+    def blob(a):
+        if dtype == "BF16":
+            return (a.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        return a.astype(TYPES[dtype]).tobytes()
+
+    names, index = list(tensors), {}
+    for n in range(shards):
+        file = "model.safetensors" if shards == 1 else f"model-{n + 1:05}-of-{shards:05}.safetensors"
+        header, blobs, at = {"__metadata__": {"format": "pt"}}, [], 0
+        for name in names[n::shards]:
+            blobs.append(blob(tensors[name]))
+            header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [at, at + len(blobs[-1])]}
+            at += len(blobs[-1])
+            index[name] = file
+        text = json.dumps(header).encode()
+        with open(f"{folder}/{file}", "wb") as f:
+            f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+    if shards > 1:
+        os.remove(f"{folder}/model.safetensors")
+        with open(f"{folder}/model.safetensors.index.json", "w") as f:
+            json.dump({"metadata": {"total_size": 1}, "weight_map": index}, f)
+
+
 def draw_config(rng):
     family = rng.choice(["llama", "mistral", "qwen2", "qwen3"])
     kv = rng.choice([1, 2, 3])
     heads = kv * rng.choice([1, 2, 3, 4])
-    head_dim = rng.choice([8, 12, 16, 20, 32])
+    head_dim = rng.choice([4, 8, 12, 16, 20, 32, 80, 96, 256])
+    if heads * head_dim > 1024:
+        kv, heads = 1, rng.choice([1, 2, 4])
     c = {
         "architectures": [{"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family] + "ForCausalLM"],
         "model_type": family,
@@ -79,7 +119,7 @@ def draw_config(rng):
     }
     if family == "qwen3" or (family != "qwen2" and rng.random() < 0.7):  # widths of their own
         c["head_dim"] = head_dim
-        c["hidden_size"] = rng.choice([24, 40, 64, 72])
+        c["hidden_size"] = rng.choice([24, 33, 40, 50, 64, 72])
     rope = {"rope_theta": rng.choice([10000.0, 500000.0, 1e6])}
     kind = rng.choice(["default", "default", "linear", "dynamic", "yarn", "llama3", "longrope"])
     dim = head_dim
@@ -226,72 +266,161 @@ def forward(c, w, ids, positions, length):
         gate = activation(c["hidden_act"], linear(at + "mlp.gate_proj", h))
         x = x + linear(at + "mlp.down_proj", gate * linear(at + "mlp.up_proj", h))
         hidden.append(x)
-    head = w["model.embed_tokens.weight"] if c["tie_word_embeddings"] else w["lm_head.weight"]
+    head = w["lm_head.weight"] if "lm_head.weight" in w else w["model.embed_tokens.weight"]  # tied
     return norm(x, w["model.norm.weight"], eps) @ head.T, hidden
 
 
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
 def draw_adapter(rng, draw, c, w, folder):
-    """writes a PEFT adapter; returns the weights with it merged in"""
-    names = rng.sample(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], rng.randrange(1, 8))
+    """writes a PEFT adapter; returns its config, what it makes of the tensors of its file, and the tensors: a function
+    (tensors) -> weights with the adapter merged in"""
+    names = rng.sample(MODULES, rng.randrange(1, 8))
+    tied, table, head = c["tie_word_embeddings"], "model.embed_tokens", "lm_head"
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
         "bias": "none",
         "r": rng.choice([1, 4, 7, 16]),
-        "lora_alpha": rng.choice([1, 8, 12.5, 32]),
+        "lora_alpha": rng.choice([1, 2, 6.5, 8]),
         "lora_dropout": rng.choice([0.0, 0.1]),
         "target_modules": names,
         "use_rslora": rng.random() < 0.4,
         "use_dora": rng.random() < 0.4,
         "rank_pattern": {},
         "alpha_pattern": {},
+        "fan_in_fan_out": rng.random() < 0.2,
+        "init_lora_weights": rng.choice([True, False, "gaussian", "eva", "orthogonal"]),
     }
+    names += [n for n in ("embed_tokens", "lm_head") if rng.random() < 0.35]
+    whole = [n for n in ("embed_tokens", "lm_head", "v_proj", "mlp") if rng.random() < 0.15]
+    if whole:
+        config["modules_to_save"] = whole
+    if rng.random() < 0.2 and "embed_tokens" not in names + whole:
+        some = sorted(rng.sample(range(c["vocab_size"]), 5))
+        config["trainable_token_indices"] = rng.choice([some, {"embed_tokens": some}])
+    config["ensure_weight_tying"] = tied and rng.random() < 0.4 and not config["use_dora"] and "lm_head" not in names + whole
     if rng.random() < 0.4:
         config["rank_pattern"] = {names[0]: 3, "layers.0.self_attn.v_proj": 5}
+    elif rng.random() < 0.3:
+        config["rank_pattern"] = {r"^model\.layers\.0\..*": 2, r".*\.(q|down)_proj": 6}
     if rng.random() < 0.4:
         config["alpha_pattern"] = {names[-1]: 6}
+    elif rng.random() < 0.3:
+        config["alpha_pattern"] = {r"layers\.\d+\.mlp\.\w+": 3}
     if rng.random() < 0.3:
-        config["layers_to_transform"] = [rng.randrange(c["num_hidden_layers"])]
+        config["layers_to_transform"] = rng.choice([rng.randrange(c["num_hidden_layers"]), [0], [0, 1]])
+        if rng.random() < 0.5:
+            config["layers_pattern"] = rng.choice(["layers", ["blocks", "layers"], "blocks"])
     if rng.random() < 0.3:
-        config["exclude_modules"] = [f"model.layers.0.{'self_attn' if names[0][0] in 'qkvo' else 'mlp'}.{names[0]}"]
+        module = f"layers.0.{'self_attn' if names[0][0] in 'qkvo' else 'mlp'}.{names[0]}"
+        config["exclude_modules"] = rng.choice([["model." + module], [module], r".*layers\.0\..*", r"model\." + re.escape(module)])
+    elif rng.random() < 0.2 and "layers_to_transform" not in config:
+        config["target_modules"] = rng.choice([r".*(self_attn|mlp)\.(" + "|".join(names) + ")", r".*\.[qv]_proj", r"model\.embed_tokens"])
+    if rng.random() < 0.1 and "layers_to_transform" not in config:
+        config["target_modules"] = "all-linear"
+
+    def ends(module, names):
+        return any(module == n or module.endswith("." + n) for n in names)
 
     def chosen(pattern, module, default):
         for key, value in pattern.items():
-            if module == key or module.endswith("." + key):
+            if re.match(rf"(.*\.)?({key})$", module):
                 return value
         return default
 
-    tensors, merged = {}, dict(w)
-    for key in w:
-        module = key[: -len(".weight")]
-        name, parts = module.rsplit(".", 1)[-1], module.split(".")
-        if not key.endswith(".weight") or name not in names:
-            continue
-        if "layers_to_transform" in config and int(parts[2]) not in config["layers_to_transform"]:
-            continue
-        if module in config.get("exclude_modules", []):
-            continue
-        r = chosen(config["rank_pattern"], module, config["r"])
-        alpha = chosen(config["alpha_pattern"], module, config["lora_alpha"])
-        rows, columns = w[key].shape
-        a = (0.3 * draw.standard_normal((r, columns))).astype("float32")
-        b = (0.3 * draw.standard_normal((rows, r))).astype("float32")
+    def is_whole(module):
+        return any(re.match(rf"(^|.*\.){m}($|\..*)", module) for m in whole)
+
+    def is_target(module):
+        targets, excluded = config["target_modules"], config.get("exclude_modules", [])
+        if re.fullmatch(excluded, module) if isinstance(excluded, str) else ends(module, excluded):
+            return False
+        if is_whole(module):
+            return False
+        if targets == "all-linear":
+            return module not in (table, head)
+        if isinstance(targets, str):
+            return bool(re.fullmatch(targets, module))
+        if module in targets or not ends(module, targets) or "layers_to_transform" not in config:
+            return ends(module, targets)
+        patterns = config.get("layers_pattern") or ["[^.]*"]
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            found = re.match(rf".*?\.{pattern}\.(\d+)\.", module)
+            if found:
+                chosen_layers = config["layers_to_transform"]
+                return int(found[1]) in (chosen_layers if isinstance(chosen_layers, list) else [chosen_layers])
+        return False
+
+    modules = [key[: -len(".weight")] for key in w if w[key].ndim == 2 and key.endswith(".weight")]
+    if tied:
+        modules.append(head)
+    base = dict(w, **{head + ".weight": w[table + ".weight"]}) if tied else w
+    tensors, kinds = {}, {}
+    for module in modules:
+        rows, columns = base[module + ".weight"].shape
         at = f"base_model.model.{module}."
-        tensors[at + "lora_A.weight"], tensors[at + "lora_B.weight"] = a, b
-        scale = alpha / (math.sqrt(r) if config["use_rslora"] else r)
-        merged[key] = w[key] + scale * b.astype("float64") @ a.astype("float64")
-        if config["use_dora"]:
-            m = draw.uniform(0.5, 2, rows).astype("float32")
-            tensors[at + "lora_magnitude_vector"] = m
-            merged[key] = merged[key] * (m / np.linalg.norm(merged[key], axis=1))[:, None]
+        r = chosen(config["rank_pattern"], module, config["r"])
+
+        def normal(*shape):
+            return (0.2 * draw.standard_normal(shape)).astype("float32")
+
+        if is_whole(module):
+            kinds[module] = "whole"
+            tensors[at + "weight"] = normal(rows, columns)
+        elif is_target(module) and module == table:
+            kinds[module] = "table"
+            tensors[at + "lora_embedding_A"], tensors[at + "lora_embedding_B"] = normal(r, rows), normal(columns, r)
+            if config["use_dora"]:
+                tensors[at + "lora_magnitude_vector"] = draw.uniform(0.5, 2, columns).astype("float32")
+        elif is_target(module):
+            kinds[module] = "linear"
+            tensors[at + "lora_A.weight"], tensors[at + "lora_B.weight"] = normal(r, columns), normal(rows, r)
+            if config["use_dora"]:
+                tensors[at + "lora_magnitude_vector"] = draw.uniform(0.5, 2, rows).astype("float32")
+        if module in (table, head) and kinds.get(module) in ("table", "linear") and rng.random() < 0.5:
+            tensors[at + "base_layer.weight"] = base[module + ".weight"].astype("float32")
+    tokens = config.get("trainable_token_indices")
+    if kinds.get(table) or is_target(table):
+        config["trainable_token_indices"] = tokens = None
+    if tokens:
+        tokens = tokens if isinstance(tokens, list) else tokens["embed_tokens"]
+        kinds[table] = "tokens"
+        tensors[f"base_model.model.{table}.token_adapter.trainable_tokens_delta"] = normal(len(tokens), w[table + ".weight"].shape[1])
+    follows = tied and head not in kinds and (tokens or config["ensure_weight_tying"]) and table in kinds
+
+    def merge(tensors, w=w):
+        merged = dict(w, **{head + ".weight": w[table + ".weight"]}) if tied else dict(w)
+        for module, kind in kinds.items():
+            at, key = f"base_model.model.{module}.", module + ".weight"
+            if kind == "whole":
+                merged[key] = tensors[at + "weight"].astype("float64")
+                continue
+            if kind == "tokens":
+                merged[key] = merged[key].copy()
+                merged[key][tokens] = tensors[at + "token_adapter.trainable_tokens_delta"]
+                continue
+            r = chosen(config["rank_pattern"], module, config["r"])
+            scale = chosen(config["alpha_pattern"], module, config["lora_alpha"]) / (math.sqrt(r) if config["use_rslora"] else r)
+            a, b = (tensors[at + n].astype("float64") for n in (["lora_embedding_A", "lora_embedding_B"] if kind == "table" else ["lora_A.weight", "lora_B.weight"]))
+            merged[key] = merged[key] + scale * ((b @ a).T if kind == "table" else b @ a)
+            if config["use_dora"]:  # a table's columns, a Linear's rows
+                m = tensors[at + "lora_magnitude_vector"]
+                over = m / np.linalg.norm(merged[key], axis=0 if kind == "table" else 1)
+                merged[key] = merged[key] * (over if kind == "table" else over[:, None])
+        if follows:
+            merged[head + ".weight"] = merged[table + ".weight"]
+        return merged
+
     if not tensors:
         return None
     os.makedirs(folder)
     with open(f"{folder}/adapter_config.json", "w") as f:
         json.dump(config, f)
     write_safetensors(f"{folder}/adapter_model.safetensors", tensors)
-    return config, merged
+    return config, merge, tensors
 
 
 def loss_of(c, w, rows, length):
@@ -303,6 +432,18 @@ def loss_of(c, w, rows, length):
         total -= logp[np.arange(len(ids) - 1), ids[1:]].sum()
         count += len(ids) - 1
     return total / count
+
+
+def wrong_slope(got, size, slope, draw, weights, floor=1e-7):
+    """whether `got` is further from the slope than f32 explains: a gradient that moves when weights move in their last
+    bit cannot be known better than that. slope(weights) gives the true one."""
+    true = slope(weights)
+    if abs(got - true) <= 1e-4 * size + floor:
+        return None
+    moved = [slope({k: a * (1 + 6e-8 * draw.standard_normal(a.shape)) for k, a in weights.items()}) for _ in range(4)]
+    if abs(got - true) <= 1e-4 * size + 20 * max(abs(m - true) for m in moved):
+        return None
+    return f"{got} along a direction where the loss has slope {true} (norm {size:.3g}, floor {floor:.3g})"
 
 
 def report(number, c, bad):
@@ -332,7 +473,9 @@ def case(pmetal, folder, number, rng):
     for name in weights:  # norms and biases that are not 1 and 0
         if weights[name].ndim == 1:
             weights[name] = (weights[name] + 0.3 * draw.standard_normal(weights[name].shape)).astype("float32")
-    write_safetensors(path, weights)
+    dtype = rng.choice(["F32", "F32", "F16", "BF16"])
+    weights = {name: round_to(dtype, a) for name, a in weights.items()}
+    write_model(f"{folder}/model", weights, dtype, min(rng.choice([1, 1, 2, 3]), len(weights)))
     w = {name: a.astype("float64") for name, a in weights.items()}
 
     columns = rng.choice([5, 12, 23])
@@ -371,27 +514,54 @@ def case(pmetal, folder, number, rng):
     near("loss", out["loss"].reshape(()), np.float64(loss_of(c, w, rows, columns)), 1e-5)
     for name in names if c["hidden_act"] != "relu" else []:  # relu's kinks spoil differences
         direction = draw.standard_normal(w[name].shape)
-        step = 1e-5
+        step = 1e-6
 
-        def moved(by):
-            return loss_of(c, {**w, name: w[name] + by * direction}, rows, columns)
+        def slope(v):
+            return sum(k * loss_of(c, {**v, name: v[name] + k * step * direction}, rows, columns) for k in (1, -1)) / (2 * step)
 
-        slope = (moved(step) - moved(-step)) / (2 * step)
-        got = (out["grad." + name].astype("float64") * direction).sum()
-        size = np.linalg.norm(out["grad." + name].astype("float64"))
-        if abs(got - slope) > 1e-4 * size + 1e-7:
-            bad.append(f"gradient of {name}: {got} along a direction where the loss has slope {slope}")
+        grad = out["grad." + name].astype("float64")
+        wrong = wrong_slope((grad * direction).sum(), np.linalg.norm(grad), slope, draw, w)
+        if wrong:
+            bad.append(f"gradient of {name}: {wrong}")
 
     # a PEFT adapter beside the weights, and merged into them
     adapted = draw_adapter(rng, draw, c, w, f"{folder}/adapter")
     if adapted:
         run("fuse", "--model", f"{folder}/model", "--lora", f"{folder}/adapter", "--output", f"{folder}/fused")
-        wants = [forward(c, adapted[1], row, positions, columns)[0] for row, positions in rows]
-        for kind, more in (("adapter", ["--model", f"{folder}/model", "--adapter", f"{folder}/adapter"]), ("fused", ["--model", f"{folder}/fused"])):
+        config, merge, tensors = adapted
+        merged = merge(tensors)
+        # what is fused has the type of the checkpoint; a sum at the edge of two of its values may go the other way
+        rounded = {name: round_to(dtype, a.astype("float32")).astype("float64") for name, a in merged.items()}
+        for kind, weights, tolerance, more in (
+            ("adapter", merged, 1e-4, ["--model", f"{folder}/model", "--adapter", f"{folder}/adapter"]),
+            ("fused", rounded, 1e-4 if dtype == "F32" else 2e-3, ["--model", f"{folder}/fused"]),
+        ):
+            wants = [forward(c, weights, row, positions, columns)[0] for row, positions in rows]
             run("probe", *more, "--inputs", f"{folder}/in.safetensors", "--dtype", "f32", "--device", DEVICE, "--output", f"{folder}/out.safetensors")
             out = read_safetensors(f"{folder}/out.safetensors")
             for b in range(2):
-                near(f"{kind} {json.dumps(adapted[0])}, row {b}: logits", out["logits"][b][mask[b] == 1], wants[b], 1e-4)
+                near(f"{kind} {json.dumps(config)}, row {b}: logits", out["logits"][b][mask[b] == 1], wants[b], tolerance)
+
+        # the gradients of some of its tensors; DoRA holds its norms constant, which differences do not
+        names = sorted(n for n in tensors if "base_layer" not in n and "token_adapter" not in n)
+        if names and not config["use_dora"] and c["hidden_act"] != "relu":
+            run("probe", "--model", f"{folder}/model", "--adapter", f"{folder}/adapter", "--inputs", f"{folder}/in.safetensors", "--dtype",
+                "f32", "--device", DEVICE, "--output", f"{folder}/out.safetensors", "--grads", ",".join(names))
+            out = read_safetensors(f"{folder}/out.safetensors")
+            # a saturated softmax leaves queries and keys the difference of numbers as large as the values' gradients
+            floor = 3e-6 * max(np.linalg.norm(out["grad." + n].astype("float64")) for n in names)
+            for name in sorted({rng.choice(names), *[n for n in names if "embed" in n]}):
+                direction = draw.standard_normal(tensors[name].shape)
+
+                def slope(v):
+                    by = 1e-6 * direction
+                    values = [loss_of(c, merge({**v, name: v[name] + k * by}, v), rows, columns) for k in (1, -1)]
+                    return (values[0] - values[1]) / 2e-6
+
+                grad = out["grad." + name].astype("float64")
+                wrong = wrong_slope((grad * direction).sum(), np.linalg.norm(grad), slope, draw, {**w, **tensors}, floor)
+                if wrong:
+                    bad.append(f"adapter {json.dumps(config)}: gradient of {name}: {wrong}")
 
     # greedy: the argmax at each step, as long as it is clear. Remembered keys keep the frequencies of their time, so
     # scalings that follow the length are not a function of the sequence alone.

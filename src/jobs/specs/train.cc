@@ -1,5 +1,7 @@
 #include "jobs/specs/train.h"
 
+#include <algorithm>
+
 #include "jobs/describe.h"
 
 namespace pmetal::jobs {
@@ -127,7 +129,9 @@ constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(lora_dropout), .kind = kNumber, .places = "lora.dropout", .group = "LoRA",
      .help = "dropout on the adapter's input", .min = 0, .max = 0.99},
     {PMETAL_FIELD(target_modules), .kind = kList, .places = "lora.target_modules", .group = "LoRA",
-     .help = "layers that get an adapter, by the end of their name; all-linear = every linear layer but the head",
+     .help =
+         "layers that get an adapter, by the end of their name, or one pattern (a regular expression of whole names); "
+         "all-linear = every linear layer but the head; embed_tokens and lm_head can be named too",
      .value_name = "A,B"},
     {PMETAL_FIELD(exclude_modules), .kind = kList, .places = "lora.exclude_modules", .group = "LoRA",
      .help = "layers left out of those", .value_name = "A,B"},
@@ -142,7 +146,7 @@ constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(init_lora_weights), .kind = kEnum, .places = "lora.init_lora_weights", .group = "LoRA",
      .help = "how A begins", .options = kInit},
     {PMETAL_FIELD(modules_to_save), .kind = kList, .places = "lora.modules_to_save", .group = "LoRA",
-     .help = "modules trained and saved whole beside the adapter", .value_name = "A,B"},
+     .help = "modules trained and saved whole beside the adapter, such as embed_tokens,lm_head", .value_name = "A,B"},
     {PMETAL_FIELD(layers_to_transform), .kind = kList, .places = "lora.layers_to_transform", .group = "LoRA",
      .help = "numbers of the blocks that get adapters; all when empty", .value_name = "0,1", .min = 0},
     {PMETAL_FIELD(rank_pattern), .kind = kMap, .places = "lora.rank_pattern", .group = "LoRA",
@@ -192,6 +196,15 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
                                         "rslora", "dora", "loraplus_lr_ratio", "lora_bias", "init_lora_weights",
                                         "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"})
       if (job.was_given(name)) refuse(std::string(name), "has no effect together with --full: drop one of them");
+  const auto trains_embedding = [&](const std::vector<std::string>& modules) {
+    return std::any_of(modules.begin(), modules.end(), [](const std::string& name) {
+      return name.find("embed") != name.npos || name.find("head") != name.npos || name.find('*') != name.npos;
+    });
+  };
+  if (o.embedding_lr && !o.full && !trains_embedding(o.target_modules) && !trains_embedding(o.modules_to_save))
+    refuse("embedding_lr", "has no effect: no embedding trains. Name it in --modules-to-save or --target-modules");
+  if (o.recompute == Recompute::kNone && job.was_given("gradient_checkpointing_layers"))
+    refuse("gradient_checkpointing_layers", "has no effect with --recompute none");
   if (!o.full && o.target_modules.empty())
     refuse("target_modules", "is empty: name at least one module, or all-linear");
   if (o.warmup_ratio && o.warmup_steps > 0) refuse("warmup_ratio", "contradicts --warmup-steps: give one of them");
