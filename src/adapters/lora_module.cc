@@ -78,8 +78,8 @@ Tensor LoraModule::dropped(Context& ctx, const nn::Batch& batch, int64_t first_r
 
 Tensor LoraModule::apply_fused(Context& ctx, const nn::Batch& batch, int64_t first_row, const nn::Linear& linear,
                                const Tensor& x) {
-  if (!has_lora() || whole.defined() || magnitude.defined() || !linear.weight.defined() || !a.requires_grad() ||
-      !b.requires_grad() || !ops::has_linear_lora(ctx, x, linear.weight, linear.bias, a))
+  if (!has_lora() || whole.defined() || tokens.defined() || magnitude.defined() || !linear.weight.defined() ||
+      !a.requires_grad() || !b.requires_grad() || !ops::has_linear_lora(ctx, x, linear.weight, linear.bias, a))
     return {};
   const Tensor xd = dropped(ctx, batch, first_row, x);
   return with_biases(ctx, linear, ops::linear_lora(ctx, x, linear.weight, linear.bias, xd, a, b, scale));
