@@ -11,7 +11,7 @@
 namespace pmetal::adapters {
 
 void read_rows(const quant::Weight& weight, const Tensor& trainable, int64_t begin, int64_t n, float* rows) {
-  if (!trainable.defined()) return weight.format->decode_rows(weight, begin, begin + n, rows);
+  if (weight.defined() && !trainable.defined()) return weight.format->decode_rows(weight, begin, begin + n, rows);
   const Tensor part = trainable.narrowed(0, begin, n);
   convert(part.bytes(), part.dtype(), rows, DType::kF32, part.numel());
 }
