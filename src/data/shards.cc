@@ -147,6 +147,9 @@ class ShardLoader final : public Loader {
     for (const auto& path : paths_) read_sizes(path);
     if (!options_.eos_id)
       fail(ErrorCode::kUsage, "{}: no index.json says the end token; give --eos-token-id", paths_.front().string());
+    if (*options_.eos_id < 0 || (options_.vocab_size > 0 && *options_.eos_id >= options_.vocab_size))
+      fail(ErrorCode::kUsage, "the end token {} is not in the vocabulary of {}; give --eos-token-id", *options_.eos_id,
+           options_.vocab_size);
     fingerprint_ = fingerprint(paths_);
     arrange();
     if (total_ == 0) fail(ErrorCode::kInvalidInput, "the token shards hold no document");

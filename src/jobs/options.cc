@@ -100,7 +100,7 @@ bool climbs(std::string_view path) {
 }  // namespace
 
 JobOptions::JobOptions(const JobSpec& spec)
-    : spec_(&spec), object_(spec.options.make()), given_(spec.fields.size(), false) {}
+    : spec_(&spec), object_(spec.options.make()), given_(spec.fields.size(), Given::kNo) {}
 
 Json JobOptions::get(size_t field) const {
   Json value;
@@ -110,11 +110,16 @@ Json JobOptions::get(size_t field) const {
 
 void JobOptions::set(size_t field, const Json& value, std::string_view where) {
   fields()[field].access->set(object_.get(), fields()[field], value, where);
-  given_[field] = true;
+  given_[field] = Given::kByFile;
+}
+
+void JobOptions::set_typed(size_t field, const Json& value, std::string_view where) {
+  set(field, value, where);
+  given_[field] = Given::kByFlag;
 }
 
 void JobOptions::set_text(size_t field, std::string_view text, std::string_view where) {
-  set(field, parse_word(fields()[field], text, where), where);
+  set_typed(field, parse_word(fields()[field], text, where), where);
 }
 
 std::optional<size_t> JobOptions::find(std::string_view name) const {
@@ -126,7 +131,18 @@ std::optional<size_t> JobOptions::find(std::string_view name) const {
 bool JobOptions::was_given(std::string_view name) const {
   const std::optional<size_t> field = find(name);
   PMETAL_ASSERT(field.has_value(), "{} has no field {}", spec_->name, name);
-  return given_[*field];
+  return was_given(*field);
+}
+
+bool JobOptions::was_asked_for(size_t field) const {
+  return given_[field] == Given::kByFlag ||
+         (given_[field] == Given::kByFile && get(field) != JobOptions(*spec_).get(field));
+}
+
+bool JobOptions::was_asked_for(std::string_view name) const {
+  const std::optional<size_t> field = find(name);
+  PMETAL_ASSERT(field.has_value(), "{} has no field {}", spec_->name, name);
+  return was_asked_for(*field);
 }
 
 std::vector<FieldIssue> JobOptions::normalize() const {

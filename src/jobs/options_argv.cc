@@ -50,7 +50,7 @@ std::vector<std::string> to_argv(const JobOptions& options) {
   for (size_t i = 0; i < options.fields().size(); ++i) {
     const FieldDescriptor& field = options.fields()[i];
     const Json value = options.get(i);
-    if (value.is_null() || (!options.was_given(i) && value == defaults.get(i))) continue;
+    if (value.is_null() || (!options.was_asked_for(i) && value == defaults.get(i))) continue;
     const std::string flag = flag_of(field);
     if (field.access->type == ValueType::kToggle && value.get<bool>())
       words.push_back(flag);

@@ -204,6 +204,33 @@ TEST(Options, Contradictions_are_refused) {
   EXPECT_EQ(error_of([&] { require_valid(probe); }), "--input-ids or --inputs is required");
 }
 
+// What a run writes down holds every field; it must start the same run again, whatever it contradicted by a default.
+TEST(Options, A_file_with_every_field_is_valid) {
+  const std::vector<std::vector<std::pair<const char*, const char*>>> commands = {
+      {{"train", ""}, {"model", "m"}, {"dataset", "d"}, {"full", "true"}},
+      {{"train", ""}, {"model", "m"}, {"dataset", "d"}, {"recompute", "none"}},
+      {{"infer", ""}, {"model", "m"}, {"prompt", "p"}},
+      {{"infer", ""}, {"model", "m"}, {"interactive", "true"}},
+      {{"eval", ""}, {"model", "m"}, {"dataset", "d"}, {"metric", "exact_match"}},
+      {{"eval", ""}, {"model", "m"}, {"dataset", "d"}},
+      {{"pretrain", ""}, {"shards", "s"}, {"model_config", "c"}},
+      {{"memory", ""}},
+  };
+  for (const auto& fields : commands) {
+    const auto spec = std::find_if(all_specs().begin(), all_specs().end(),
+                                   [&](const JobSpec* s) { return s->name == fields[0].first; });
+    JobOptions typed(**spec);
+    for (size_t i = 1; i < fields.size(); ++i)
+      typed.set_text(*typed.find(fields[i].first), fields[i].second, fields[i].first);
+    EXPECT_NO_THROW(require_valid(typed)) << fields[0].first;
+    JobOptions read(**spec);
+    apply_json(read, to_json(typed), "file");
+    EXPECT_NO_THROW(require_valid(read)) << fields[0].first;
+    EXPECT_EQ(to_json(read), to_json(typed));
+    EXPECT_EQ(to_argv(read), to_argv(typed));
+  }
+}
+
 TEST(Options, Words_of_lists_and_maps) {
   JobOptions options(spec_train);
   const auto get_after = [&](const char* name, const char* word) {

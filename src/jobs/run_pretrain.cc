@@ -89,7 +89,7 @@ void pretrain(const JobOptions& options, JobContext& job) {
     std::string arch = o.arch;
     std::replace(arch.begin(), arch.end(), '-', '_');
     const std::string type = formats::JsonReader(config, config_name).string("model_type");
-    if (options.was_given("arch") && arch != type)
+    if (options.was_asked_for("arch") && arch != type)
       fail(ErrorCode::kUsage, "--arch {} contradicts {}, whose model_type is \"{}\"; leave one of them out", o.arch,
            config_name, type);
   } else {

@@ -76,10 +76,16 @@ class JobOptions {
   void set(size_t field, const Json& value, std::string_view where);
   // from one word of a command line: lists as a,b or a JSON array, maps as name=1,other=2 or a JSON object
   void set_text(size_t field, std::string_view text, std::string_view where);
+  // the same for a flag that stands several times
+  void set_typed(size_t field, const Json& value, std::string_view where);
 
   // whether the value came from the user rather than from the default
-  bool was_given(size_t field) const { return given_[field]; }
+  bool was_given(size_t field) const { return given_[field] != Given::kNo; }
   bool was_given(std::string_view name) const;
+  // Whether the user wants this value and no other: a flag was typed, or a file says something else than the default.
+  // A file may hold every field, as those that a run writes do.
+  bool was_asked_for(size_t field) const;
+  bool was_asked_for(std::string_view name) const;
   std::optional<size_t> find(std::string_view name) const;
 
   // every reason why the command could not start with these values; empty when it can
@@ -88,7 +94,8 @@ class JobOptions {
  private:
   const JobSpec* spec_;
   std::shared_ptr<void> object_;
-  std::vector<bool> given_;
+  enum class Given : uint8_t { kNo, kByFile, kByFlag };
+  std::vector<Given> given_;
 };
 
 // throws Error(kUsage) with all issues of normalize() when there are any
@@ -106,7 +113,7 @@ void apply_yaml_file(JobOptions& options, const std::string& path);
 std::string to_yaml(const JobOptions& options);  // flat, only what differs from the default or was given
 std::string sample_yaml(const JobSpec& spec);    // every field with its help as comment
 
-// Words that give the same options when parsed: what differs from the default or was given.
+// Words that give the same options when parsed: what differs from the default or was typed.
 std::vector<std::string> to_argv(const JobOptions& options);
 
 }  // namespace pmetal::jobs

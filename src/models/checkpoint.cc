@@ -32,7 +32,14 @@ class SafetensorsCheckpoint final : public Checkpoint {
 
   quant::Weight matrix(const std::string& tensor, int64_t out, int64_t in) const override {
     const formats::TensorView& t = checked(tensor, Shape{out, in});
-    return {&quant::format(name_of(t.dtype)), out, in, {{aligned(t), t.dtype}}, 0};
+    const DType stored = t.dtype;
+    if (stored == DType::kF32 || stored == DType::kBF16 || stored == DType::kF16)
+      return {&quant::format(name_of(stored)), out, in, {{aligned(t), stored}}, 0};
+    // types that nothing computes with: every fp8 value is a bf16 value, and f64 is rounded once
+    const DType dtype = stored == DType::kF64 ? DType::kF32 : DType::kBF16;
+    Buffer copy = allocate_host(out * in * size_of(dtype));
+    convert(t.bytes.data(), stored, copy.data(), dtype, out * in);
+    return {&quant::format(name_of(dtype)), out, in, {{copy, dtype}}, 0};
   }
 
   Buffer raw(const std::string& tensor) const override { return set_.at(tensor).bytes; }
@@ -54,9 +61,9 @@ class SafetensorsCheckpoint final : public Checkpoint {
       fail(ErrorCode::kInvalidInput,
            "{}: tensor \"{}\" has shape {}, {} asks for {}; the config belongs to other weights", set_.source(), tensor,
            Shape(clip(t.shape)).to_string(), source_, shape.to_string());
-    if (t.dtype != DType::kF32 && t.dtype != DType::kBF16 && t.dtype != DType::kF16)
-      fail(ErrorCode::kUnsupported, "{}: tensor \"{}\" is {}; f32, bf16 and f16 weights are supported", set_.source(),
-           tensor, name_of(t.dtype));
+    if (!is_floating(t.dtype))
+      fail(ErrorCode::kUnsupported, "{}: tensor \"{}\" is {}; floating types are supported", set_.source(), tensor,
+           name_of(t.dtype));
     return t;
   }
   // old writers place tensors at odd addresses: such a tensor is copied

@@ -46,7 +46,7 @@ void apply_words(jobs::JobOptions& options, const TypedWords& typed) {
       if (typed[i].size() > 1)
         for (const Json& entry : options.get(i)) joined.push_back(entry);
     }
-    if (typed[i].size() > 1) options.set(i, joined, flag);
+    if (typed[i].size() > 1) options.set_typed(i, joined, flag);
   }
 }
 

@@ -61,10 +61,10 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
     issues.push_back({"stride", "is above --max-seq-len: tokens would be left out"});
   if (o.metric == EvalMetric::kExactMatch)
     for (const std::string_view name : {"stride", "completion_only", "document_separator", "max_seq_len"})
-      if (job.was_given(name)) issues.push_back({std::string(name), "has no effect with --metric exact_match"});
+      if (job.was_asked_for(name)) issues.push_back({std::string(name), "has no effect with --metric exact_match"});
   if (o.metric == EvalMetric::kPerplexity)
     for (const std::string_view name : {"max_tokens", "compare"})
-      if (job.was_given(name)) issues.push_back({std::string(name), "has no effect without --metric exact_match"});
+      if (job.was_asked_for(name)) issues.push_back({std::string(name), "has no effect without --metric exact_match"});
   if (o.stride && o.completion_only) issues.push_back({"stride", "contradicts --completion-only"});
   if (o.text_column && !o.text_columns.empty()) issues.push_back({"text_columns", "contradicts --text-column"});
   if (o.prompt_column.has_value() != o.response_column.has_value())

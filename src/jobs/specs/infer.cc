@@ -89,18 +89,18 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (n_prompts == 2) issues.push_back({"prompt_file", "contradicts --prompt: give one of them"});
   if (o.benchmark && !o.benchmark_prompt_tokens)
     issues.push_back({"benchmark_prompt_tokens", "is required with --benchmark"});
-  if (!o.benchmark && (job.was_given("benchmark_iters") || o.benchmark_prompt_tokens))
+  if (!o.benchmark && (job.was_asked_for("benchmark_iters") || o.benchmark_prompt_tokens))
     issues.push_back({"benchmark", "is missing: --benchmark-iters and --benchmark-prompt-tokens belong to it"});
   if (o.benchmark && o.interactive) issues.push_back({"benchmark", "contradicts --interactive"});
   if (!o.chat && !o.interactive)
     for (const std::string_view name : {"system", "tools", "no_thinking", "hide_thinking"})
-      if (job.was_given(name)) issues.push_back({std::string(name), "needs --chat or --interactive"});
+      if (job.was_asked_for(name)) issues.push_back({std::string(name), "needs --chat or --interactive"});
   if (o.benchmark)
     for (const std::string_view name : {"prompt", "prompt_file", "chat", "stop", "detect_repetition"})
-      if (job.was_given(name)) issues.push_back({std::string(name), "contradicts --benchmark"});
+      if (job.was_asked_for(name)) issues.push_back({std::string(name), "contradicts --benchmark"});
   if (o.interactive)
     for (const std::string_view name : {"prompt_file", "profile_layers"})
-      if (job.was_given(name)) issues.push_back({std::string(name), "contradicts --interactive"});
+      if (job.was_asked_for(name)) issues.push_back({std::string(name), "contradicts --interactive"});
   if (o.profile_output && !o.profile_layers) issues.push_back({"profile_output", "needs --profile-layers"});
   for (const std::string& stop : o.stop)
     if (stop.empty()) issues.push_back({"stop", "holds an empty text"});

@@ -24,7 +24,7 @@ constexpr FieldDescriptor kFields[] = {
 void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (job.as<MemoryOptions>().model) return;
   for (const std::string_view name : {"dtype", "context_length", "batch_size", "lora_r", "device", "threads"})
-    if (job.was_given(name)) issues.push_back({std::string(name), "has no effect without --model"});
+    if (job.was_asked_for(name)) issues.push_back({std::string(name), "has no effect without --model"});
 }
 
 }  // namespace

@@ -195,7 +195,7 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
     for (const std::string_view name : {"lora_r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules",
                                         "rslora", "dora", "loraplus_lr_ratio", "lora_bias", "init_lora_weights",
                                         "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"})
-      if (job.was_given(name)) refuse(std::string(name), "has no effect together with --full: drop one of them");
+      if (job.was_asked_for(name)) refuse(std::string(name), "has no effect together with --full: drop one of them");
   const auto trains_embedding = [&](const std::vector<std::string>& modules) {
     return std::any_of(modules.begin(), modules.end(), [](const std::string& name) {
       return name.find("embed") != name.npos || name.find("head") != name.npos || name.find('*') != name.npos;
@@ -203,7 +203,7 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   };
   if (o.embedding_lr && !o.full && !trains_embedding(o.target_modules) && !trains_embedding(o.modules_to_save))
     refuse("embedding_lr", "has no effect: no embedding trains. Name it in --modules-to-save or --target-modules");
-  if (o.recompute == Recompute::kNone && job.was_given("gradient_checkpointing_layers"))
+  if (o.recompute == Recompute::kNone && job.was_asked_for("gradient_checkpointing_layers"))
     refuse("gradient_checkpointing_layers", "has no effect with --recompute none");
   if (!o.full && o.target_modules.empty())
     refuse("target_modules", "is empty: name at least one module, or all-linear");
@@ -214,7 +214,7 @@ void check(const JobOptions& job, std::vector<FieldIssue>& issues) {
   if (o.streaming == Streaming::kOn && !o.max_steps)
     refuse("max_steps", "is needed with --streaming on: how long the data are is known only at their end");
   if (o.streaming == Streaming::kOn && o.max_samples) refuse("max_samples", "has no effect with --streaming on");
-  if (job.was_given("dataset_weight") && o.mix.empty()) refuse("dataset_weight", "has no effect without --mix");
+  if (job.was_asked_for("dataset_weight") && o.mix.empty()) refuse("dataset_weight", "has no effect without --mix");
   if (o.no_sequence_packing && o.pack_max_seq_len)
     refuse("pack_max_seq_len", "has no effect with --no-sequence-packing");
   if (o.text_column && !o.text_columns.empty()) refuse("text_columns", "contradicts --text-column");
