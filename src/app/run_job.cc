@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "base/failure.h"
+
 namespace pmetal::app {
 namespace {
 
@@ -14,10 +16,10 @@ Outcome outcome_of(F&& f) {
   } catch (const Error& error) {
     const bool is_cancel = error.code() == ErrorCode::kCancelled;
     return {is_cancel ? Outcome::kCancelled : Outcome::kFailed, error.code(), error.what()};
-  } catch (const std::bad_alloc&) {
-    return {Outcome::kFailed, ErrorCode::kOutOfMemory, "out of memory: use a smaller batch or shorter sequences"};
+  } catch (const std::bad_alloc& error) {
+    return {Outcome::kFailed, ErrorCode::kOutOfMemory, failure_text(error)};
   } catch (const std::exception& error) {
-    return {Outcome::kFailed, ErrorCode::kIo, error.what()};
+    return {Outcome::kFailed, ErrorCode::kIo, failure_text(error)};
   }
 }
 

@@ -127,12 +127,23 @@ std::string read_text(const fs::path& path) {
   }
 }
 
+void require_regular_file(const fs::path& path) {
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0) fail_io(path, "cannot open");
+  if (S_ISREG(st.st_mode)) return;
+  if (S_ISDIR(st.st_mode)) fail(ErrorCode::kIo, "{}: is a folder, a file is needed", path.string());
+  fail(ErrorCode::kIo, "{}: is a {}, a regular file is needed; write its content to a file first", path.string(),
+       S_ISFIFO(st.st_mode)   ? "pipe"
+       : S_ISSOCK(st.st_mode) ? "socket"
+                              : "device");
+}
+
 Buffer map_file(const fs::path& path) {
+  require_regular_file(path);
   const Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (fd.value < 0) fail_io(path, "cannot open");
   struct stat st {};
   if (::fstat(fd.value, &st) != 0) fail_io(path, "cannot read");
-  if (!S_ISREG(st.st_mode)) fail(ErrorCode::kIo, "{}: is not a regular file", path.string());
   const size_t size = static_cast<size_t>(st.st_size);
   if (size == 0) return Buffer(std::make_shared<int>(0), nullptr, 0, kCpu);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.value, 0);

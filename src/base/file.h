@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 
 std::string read_text(const fs::path& path);  // whole file
 Buffer map_file(const fs::path& path);        // read-only private map of the whole file; lazily paged
+// Throws when `path` is a pipe, a device or a folder: for files whose size or second reading matters. Opens nothing,
+// since opening a pipe waits for whoever fills it.
+void require_regular_file(const fs::path& path);
 // tells the kernel that these bytes of a map will not be needed again (drops resident pages)
 void drop_mapped_pages(const Buffer& range);
 

@@ -96,7 +96,7 @@ TEST_F(File, Errors_name_the_path_and_the_reason) {
   EXPECT_EQ(message([&] { AtomicFile file(absent + "/x"); }),
             absent + "/x: cannot create: No such file or directory; check the path");
   EXPECT_EQ(message([&] { read_text(dir_); }), dir_.string() + ": is a folder, a file is needed");
-  EXPECT_EQ(message([&] { map_file(dir_); }), dir_.string() + ": is not a regular file");
+  EXPECT_EQ(message([&] { map_file(dir_); }), dir_.string() + ": is a folder, a file is needed");
   EXPECT_EQ(message([&] { AtomicFile file(dir_); }),
             dir_.string() + ": exists and is not a regular file; choose another name");
   write_file_atomic(dir_ / "a", "");

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace pmetal::data {
 namespace {
@@ -221,6 +222,7 @@ class ShardLoader final : public Loader {
       if (!options_.eos_id) options_.eos_id = index->eos_id;
       if (options_.vocab_size == 0) options_.vocab_size = index->vocab_size;
     }
+    require_regular_file(path);
     const auto size = static_cast<int64_t>(fs::file_size(path));
     if (entry && size != 4 * (entry->documents + entry->tokens))
       fail(ErrorCode::kInvalidInput,

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "formats/compression.h"
 #include "formats/csv.h"
 #include "formats/json_stream.h"
@@ -298,7 +299,10 @@ int64_t Source::skip(int64_t n) {
 
 std::vector<fs::path> resolve_files(const fs::path& path, const std::string& split) {
   if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such file or folder", path.string());
-  if (!fs::is_directory(path)) return {path};
+  if (!fs::is_directory(path)) {
+    require_regular_file(path);
+    return {path};
+  }
   const auto stems = stems_of(split);
   const bool any = split == "train";
   for (const fs::path& folder : {path, path / "data", path / split}) {
@@ -316,8 +320,7 @@ std::unique_ptr<Source> open_source(const fs::path& path, const std::string& spl
 }
 
 std::unique_ptr<Source> open_files(std::vector<fs::path> files, const std::string& document_separator) {
-  for (const auto& f : files)
-    if (!fs::exists(f)) fail(ErrorCode::kNotFound, "{}: no such file", f.string());
+  for (const auto& f : files) require_regular_file(f);
   return std::make_unique<FilesSource>(
       std::move(files), [document_separator](const fs::path& path) { return open_one(path, document_separator); });
 }

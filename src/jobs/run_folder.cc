@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/failure.h"
 #include "base/file.h"
 #include "jobs/log_line.h"
 
@@ -101,8 +102,8 @@ void in_run_folder(const fs::path& output, int64_t logging_steps, JobContext& jo
   } catch (const std::exception& failure) {
     const auto* known = dynamic_cast<const Error*>(&failure);
     const bool stopped = known && known->code() == ErrorCode::kCancelled;
-    const std::string line =
-        fmt::format("{} {}\n", log_time(JobContext::unix_seconds()), stopped ? "stopped on request" : failure.what());
+    const std::string line = fmt::format("{} {}\n", log_time(JobContext::unix_seconds()),
+                                         stopped ? "stopped on request" : failure_text(failure));
     // a full disk may have been the reason: the error itself is told all the same
     std::ofstream(output / "training.log", std::ios::app) << line;
     if (!stopped) std::ofstream(output / "error.log") << line;

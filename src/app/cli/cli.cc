@@ -15,6 +15,7 @@
 #include "app/cli/progress.h"
 #include "app/log.h"
 #include "app/run_job.h"
+#include "base/failure.h"
 #include "base/nearest.h"
 
 namespace pmetal::app {
@@ -147,7 +148,7 @@ Outcome run_words(std::span<const std::string> words) {
   } catch (const Error& error) {
     return {Outcome::kFailed, error.code(), error.what()};
   } catch (const std::exception& error) {
-    return {Outcome::kFailed, ErrorCode::kIo, error.what()};
+    return {Outcome::kFailed, ErrorCode::kIo, failure_text(error)};
   }
 }
 
