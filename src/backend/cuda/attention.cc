@@ -80,11 +80,15 @@ void run_tensor_cores(const AttentionArgs& args, const KernelContext& kernel) {
   check_launch("attention");
 }
 
+int64_t counter_bytes(const AttentionArgs&, const KernelContext&) { return sizeof(int); }
 void run_sm90(const AttentionArgs& args, const KernelContext& kernel) {
   if (args.q.numel() == 0) return;
   AttentionLaunch a = common(args);
   a.multiprocessors = stream_of(kernel).multiprocessors();
-  launch_attention_sm90(stream_of(kernel).handle(), a);
+  a.taken = static_cast<int*>(kernel.workspace);
+  const cudaStream_t stream = stream_of(kernel).handle();
+  check(cudaMemsetAsync(a.taken, 0, sizeof(int), stream), "cudaMemsetAsync");
+  launch_attention_sm90(stream, a);
   check_launch("attention (sm90)");
 }
 
@@ -110,15 +114,16 @@ const char* decline_backward_sm90(const AttentionBackwardArgs& args, const Kerne
   if (const char* why = decline_sm90(args.forward, kernel)) return why;
   return decline_backward(args, kernel);
 }
-// one more for each row and head
+// one more for each row and head, and two counters
 int64_t sm90_bytes(const AttentionBackwardArgs& args, const KernelContext& kernel) {
-  return 2 * delta_bytes(args, kernel);
+  return 2 * delta_bytes(args, kernel) + int64_t{2 * sizeof(int)};
 }
 void run_backward_sm90(const AttentionBackwardArgs& args, const KernelContext& kernel) {
   if (args.forward.q.numel() == 0) return;
   AttentionLaunch a = common(args.forward);
   a.dout = args.dout, a.dq = args.dq, a.dk = args.dk, a.dv = args.dv, a.dsinks = args.dsinks;
   a.delta = static_cast<float*>(kernel.workspace);
+  a.taken = reinterpret_cast<int*>(a.delta + 2 * args.forward.q.dim(0) * args.forward.q.dim(1));
   a.multiprocessors = stream_of(kernel).multiprocessors();
   const cudaStream_t stream = stream_of(kernel).handle();
   if (args.dsinks) launch_attention_delta(stream, a);
@@ -143,7 +148,7 @@ void run_backward(const AttentionBackwardArgs& args, const KernelContext& kernel
 namespace pmetal::ops {
 namespace {
 const Candidate<AttentionArgs> kForward[] = {
-    {"sm90", cuda::decline_sm90, cuda::run_sm90},
+    {"sm90", cuda::decline_sm90, cuda::run_sm90, cuda::counter_bytes},
     {"tensor_cores", cuda::decline_tensor_cores, cuda::run_tensor_cores, cuda::decode_workspace},
     {"plain", cuda::decline_plain, cuda::run_plain},
 };

@@ -18,8 +18,10 @@ constexpr int kStages = 4;  // of the steps' tiles
 template <int kD>
 constexpr int kTileBytes = kRows* kD * 2;
 
-// Row values of packed rows, [2][kv_heads][q_rows · group]: lse · log2(e), then Σ out · dout; half a warp each
+// Row values of packed rows, [2][kv_heads][q_rows · group]: lse · log2(e), then Σ out · dout; half a warp each. And the
+// counters of the two kernels that follow.
 __global__ void row_values_kernel(AttentionLaunch a, float* values) {
+  if (blockIdx.x == 0 && threadIdx.x < 2) a.taken[threadIdx.x] = 0;
   const int64_t item = (blockIdx.x * int64_t{256} + threadIdx.x) / 16;
   const int lane = threadIdx.x % 16, q_heads = static_cast<int>(a.q.shape[1]);
   if (item >= a.q.shape[0] * q_heads) return;
@@ -98,7 +100,7 @@ struct KeyLayout {
   static constexpr int kTile = kTileBytes<kD>;
   static constexpr int kStepTiles = kTiles * 4 * kTile, kValues = kStepTiles + kSteps * 2 * kTile,
                        kPieces = kValues + kSteps * kRows * 8, kBarriers = kPieces + kTiles * 32,
-                       kAll = kBarriers + 16 * (kTiles + kSteps) + 1024;
+                       kNext = kBarriers + 16 * (kTiles + kSteps), kAll = kNext + Pieces::kBytes + 1024;
 };
 
 // Queries [begin, end) of a sequence, counted from its first row: those that see any of the keys [first, first + n),
@@ -125,13 +127,15 @@ __device__ __forceinline__ QuerySpan seeing(const AttentionLaunch& a, int rows, 
 #if PMETAL_WGMMA
 template <int kD, int kTiles, int kSteps>
 __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const TileMaps& maps, const float* values,
-                                              const WorkOrder& order, uint32_t shared, unsigned char* pieces,
-                                              Ring<kTiles> tiles, Ring<kSteps> steps) {
+                                              const WorkOrder& order, uint32_t shared, unsigned char* told,
+                                              Ring<kTiles> tiles, Ring<kSteps> steps, uint32_t next) {
   using L = KeyLayout<kD, kTiles, kSteps>;
   const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
   const int64_t all = a.q.shape[0] * a.q.shape[1];
   const GroupDivider divider(group);
-  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+  Pieces pieces(next);
+  for (int index = blockIdx.x; index < order.count(); index = pieces.take()) {
+    pieces.ask(order);
     const Work work(order, index, heads);
     const Sequence seq(a, work.sequence);
     const int base = work.tile * kBlockRows;
@@ -141,8 +145,8 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const Ti
 
     tiles.wait_empty();
     if (threadIdx.x % kWarpgroup == 0) {
-      reinterpret_cast<KeyPiece*>(pieces)[tiles.stage] = {work.head, seq.index, seq.first_row, seq.rows,
-                                                          seq.keys,  base,      first,         end};
+      reinterpret_cast<KeyPiece*>(told)[tiles.stage] = {work.head, seq.index, seq.first_row, seq.rows,
+                                                        seq.keys,  base,      first,         end};
       barrier_arrive(tiles.full());
     }
     const int row0 = first_key_row(a, seq.index);
@@ -171,7 +175,7 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const Ti
   }
   tiles.wait_empty();
   if (threadIdx.x % kWarpgroup == 0) {
-    reinterpret_cast<KeyPiece*>(pieces)[tiles.stage].rows = -1;
+    reinterpret_cast<KeyPiece*>(told)[tiles.stage].rows = -1;
     barrier_arrive(tiles.full());
   }
   barrier_arrive_after_copies(tiles.full());
@@ -308,7 +312,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<24>();
-    copy_for_keys<kD, kTiles, kSteps>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps);
+    copy_for_keys<kD, kTiles, kSteps>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps,
+                                      shared + L::kNext);
   } else {
     take_registers<24>();
     multiply_for_keys<kD, kCapped, kTiles, kSteps>(a, maps.has_rows, maps.has_keys, shared, at_shared, tiles, steps);
@@ -325,19 +330,21 @@ struct QueryLayout {
   static constexpr int kTile = kTileBytes<kD>;
   static constexpr int kStepTiles = 4 * kTile, kValues = kStepTiles + kStages * 2 * kTile,
                        kPieces = kValues + kBlockRows * 8, kBarriers = kPieces + 32,
-                       kAll = kBarriers + 16 * (1 + kStages) + 1024;
+                       kNext = kBarriers + 16 * (1 + kStages), kAll = kNext + Pieces::kBytes + 1024;
 };
 
 #if PMETAL_WGMMA
 template <int kD>
 __device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const TileMaps& maps, const float* values,
-                                                 const WorkOrder& order, uint32_t shared, unsigned char* pieces,
-                                                 Ring<1> tiles, Ring<kStages> steps) {
+                                                 const WorkOrder& order, uint32_t shared, unsigned char* told,
+                                                 Ring<1> tiles, Ring<kStages> steps, uint32_t next) {
   using L = QueryLayout<kD>;
   const int heads = static_cast<int>(a.k.shape[1]), group = a.group;
   const int64_t all = a.q.shape[0] * a.q.shape[1];
   const GroupDivider divider(group);
-  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+  Pieces pieces(next);
+  for (int index = blockIdx.x; index < order.count(); index = pieces.take()) {
+    pieces.ask(order);
     const Work work(order, index, heads);
     const Sequence seq(a, work.sequence);
     const int n_packed = seq.rows * group, first = (order.tiles - 1 - work.tile) * kBlockRows;
@@ -347,7 +354,7 @@ __device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const
     const int end = visible(a, seq.query_of(divider.query(last)), seq.keys).end;
     tiles.wait_empty();
     if (threadIdx.x % kWarpgroup == 0) {
-      *reinterpret_cast<QueryPiece*>(pieces) = {work.head, seq.first_row, seq.rows, seq.keys, first, begin, end, 0};
+      *reinterpret_cast<QueryPiece*>(told) = {work.head, seq.first_row, seq.rows, seq.keys, first, begin, end, 0};
       barrier_arrive(tiles.full());
     }
 #pragma unroll
@@ -376,7 +383,7 @@ __device__ __forceinline__ void copy_for_queries(const AttentionLaunch& a, const
   }
   tiles.wait_empty();
   if (threadIdx.x % kWarpgroup == 0) {
-    reinterpret_cast<QueryPiece*>(pieces)->rows = -1;
+    reinterpret_cast<QueryPiece*>(told)->rows = -1;
     barrier_arrive(tiles.full());
   }
   barrier_arrive_after_copies(tiles.full());
@@ -533,7 +540,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<24>();
-    copy_for_queries<kD>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps);
+    copy_for_queries<kD>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps, shared + L::kNext);
   } else {
     take_registers<24>();
     multiply_for_queries<kD, kCapped>(a, maps.has_rows, maps.has_keys, shared, at_shared, tiles, steps);
@@ -548,7 +555,8 @@ void run_keys(StreamHandle stream, const AttentionLaunch& a, const float* values
   const auto kernel = keys_kernel<kD, kCapped, kTiles, kSteps>;
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
-  const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, a.max_q * a.group * kD * 4);
+  const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, a.max_q * a.group * kD * 4,
+                        a.taken);
   kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
                                                                                              make_maps(a, kRows));
 }
@@ -561,7 +569,7 @@ void run_queries(StreamHandle stream, const AttentionLaunch& a, const float* val
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
   const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.k.shape[1] * a.sequences,
-                        a.max_kv * kD * 4);
+                        a.max_kv * kD * 4, a.taken + 1);
   kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
                                                                                              make_maps(a, kRows));
 }

@@ -25,19 +25,21 @@ struct Layout {
   static constexpr int kQueries = 0, kKeyTiles = kQueryStages * 2 * kQueryTile,
                        kValues = kKeyTiles + kKeyStages * kTile, kPieces = kValues + kKeyStages * kTile,
                        kBarriers = kPieces + kQueryStages * 32,
-                       kAll = kBarriers + 16 * (kQueryStages + 2 * kKeyStages) + 1024;
+                       kNext = kBarriers + 16 * (kQueryStages + 2 * kKeyStages), kAll = kNext + Pieces::kBytes + 1024;
 };
 static_assert(Layout<128>::kAll <= kSharedLimit);
 
 #if PMETAL_WGMMA
 template <int kD>
 __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const TileMaps& maps, const WorkOrder& order,
-                                           uint32_t shared, unsigned char* pieces, Ring<kQueryStages> queries,
-                                           Ring<kKeyStages> keys, Ring<kKeyStages> values) {
+                                           uint32_t shared, unsigned char* told, Ring<kQueryStages> queries,
+                                           Ring<kKeyStages> keys, Ring<kKeyStages> values, uint32_t next) {
   using L = Layout<kD>;
   const int heads = static_cast<int>(a.q.shape[1]) / a.group;
   const GroupDivider divider(a.group);
-  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+  Pieces pieces(next);
+  for (int index = blockIdx.x; index < order.count(); index = pieces.take()) {
+    pieces.ask(order);
     const Work work(order, index, heads);
     const Sequence seq(a, work.sequence);
     const int n_packed = seq.rows * a.group, first = (order.tiles - 1 - work.tile) * kBlockRows;
@@ -56,8 +58,8 @@ __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const TileM
     };
     queries.wait_empty();
     if (threadIdx.x % kWarpgroup == 0) {
-      reinterpret_cast<Piece*>(pieces)[queries.stage] = {first,    work.head, seq.first_row, seq.rows,
-                                                         seq.keys, begin,     end,           0};
+      reinterpret_cast<Piece*>(told)[queries.stage] = {first,    work.head, seq.first_row, seq.rows,
+                                                       seq.keys, begin,     end,           0};
       barrier_arrive(queries.full());
     }
 #pragma unroll
@@ -80,7 +82,7 @@ __device__ __forceinline__ void copy_tiles(const AttentionLaunch& a, const TileM
   }
   queries.wait_empty();
   if (threadIdx.x % kWarpgroup == 0) {
-    reinterpret_cast<Piece*>(pieces)[queries.stage].rows = -1;
+    reinterpret_cast<Piece*>(told)[queries.stage].rows = -1;
     barrier_arrive(queries.full());
   }
   barrier_arrive_after_copies(queries.full());
@@ -300,7 +302,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (warpgroup_index() == 0) {
     give_registers<40>();
-    copy_tiles<kD>(a, maps, order, shared, pieces, queries, keys, values);
+    copy_tiles<kD>(a, maps, order, shared, pieces, queries, keys, values, shared + L::kNext);
   } else {
     take_registers<40>();
     multiply_tiles<kD, kCapped, kTurns, kRegisterQueries, kSkipRescale>(a, maps.has_rows, maps.has_keys, shared, pieces,
@@ -315,7 +317,7 @@ void run(StreamHandle stream, const AttentionLaunch& a) {
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), Layout<kD>::kAll);
   const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.q.shape[1] / a.group * a.sequences,
-                        a.max_kv * kD * 4);
+                        a.max_kv * kD * 4, a.taken);
   kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, Layout<kD>::kAll, stream>>>(
       a, order, make_maps(a, kKeys));
 }

@@ -1,7 +1,7 @@
 // Shared by the attention kernels that run on wgmma (sm_90a). A block has three warpgroups: one copies tiles into rings
 // of shared memory, two multiply; barriers in shared memory say which stage of a ring is full and which is empty.
-// Blocks are as many as multiprocessors and take their share of the work one after another, so that the copies of the
-// next piece run while the last one is finished. Tiles lie as wgmma.cuh says.
+// Blocks are as many as multiprocessors and take pieces of the work one after another, so that the copies of the next
+// piece run while the last one is finished. Tiles lie as wgmma.cuh says.
 #pragma once
 
 #include <cuda.h>
@@ -13,7 +13,7 @@ namespace pmetal::cuda {
 
 constexpr int kWarpgroup = 128, kWarpgroupRows = 64, kBlockThreads = 3 * kWarpgroup;
 constexpr int kBlockRows = 2 * kWarpgroupRows;  // of the two warpgroups that multiply
-constexpr int kReleases = 8;                    // their warps: each says that it is done with a stage
+constexpr int kReleases = 2 * kWarpgroup;       // each of their threads says that it is done with a stage
 constexpr int kSharedLimit = 227 * 1024;
 
 // p / group and p % group of packed rows; exact for p · group < 2³²
@@ -27,11 +27,14 @@ struct GroupDivider {
 };
 
 // The order of the work: sections of as many pairs of sequence and key head as the L2 cache holds keys and values of;
-// within a section tile 0 of all pairs comes first. Tile 0 is the longest, so the blocks end together.
+// within a section tile 0 of all pairs comes first, and tile 0 is the longest. A block's first piece is the one of its
+// number; then it takes the next that nobody has, by a counter in memory that is zero at the launch. Which block
+// computes a piece changes none of its bits.
 struct WorkOrder {
   int tiles, pairs, section;
-  WorkOrder(int64_t n_tiles, int64_t n_pairs, int64_t bytes_of_pair)
-      : tiles(static_cast<int>(n_tiles)), pairs(static_cast<int>(n_pairs)) {
+  int* taken;
+  WorkOrder(int64_t n_tiles, int64_t n_pairs, int64_t bytes_of_pair, int* counter)
+      : tiles(static_cast<int>(n_tiles)), pairs(static_cast<int>(n_pairs)), taken(counter) {
     constexpr int64_t kCached = 32 << 20;
     const int64_t sections = (n_pairs * bytes_of_pair + kCached - 1) / kCached;
     section = static_cast<int>((n_pairs + sections - 1) / (sections < 1 ? 1 : sections));
@@ -119,11 +122,9 @@ struct Ring {
     if (!bulk) fence_async_proxy();
   }
   __device__ __forceinline__ void wait_empty() const { barrier_wait(barriers + (kStages + stage) * 8, phase ^ 1); }
-  // once a warp
-  __device__ __forceinline__ void release(int which) const {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(barriers + (kStages + which) * 8);
-  }
+  // Every thread for itself: one for its warp after __syncwarp() would do, but is no faster, and racecheck does not see
+  // that __syncwarp() orders a thread's reads before another's arrival.
+  __device__ __forceinline__ void release(int which) const { barrier_arrive(barriers + (kStages + which) * 8); }
   __device__ __forceinline__ void advance() {
     if (++stage == kStages) stage = 0, phase ^= 1;
   }
@@ -138,6 +139,25 @@ template <int kCopying>
 __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((504 - kCopying) / 16 * 8));
 }
+
+// The pieces of a block, for the threads of the copying warpgroup. The next one is asked for while the last is copied.
+struct Pieces {
+  static constexpr int kBytes = 8;
+  uint32_t slots;  // two: the slower threads may still read the other
+  int next = 0;    // of the first thread
+  __device__ explicit Pieces(uint32_t at) : slots(at) {}
+  __device__ __forceinline__ void ask(const WorkOrder& order) {
+    if (threadIdx.x == 0) next = atomicAdd(order.taken, 1) + static_cast<int>(gridDim.x);
+  }
+  __device__ __forceinline__ int take() {
+    if (threadIdx.x == 0) asm volatile("st.shared.s32 [%0], %1;" ::"r"(slots), "r"(next) : "memory");
+    asm volatile("bar.sync 3, 128;" ::: "memory");
+    int index;
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(index) : "r"(slots) : "memory");
+    slots ^= 4;
+    return __shfl_sync(0xffffffffu, index, 0);
+  }
+};
 
 // ---- copies by one warpgroup ----
 // Each thread copies one chunk of every kStep-th row, kCopies of them; chunk c of row r0 lies at panel_address.

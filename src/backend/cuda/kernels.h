@@ -171,6 +171,7 @@ struct AttentionLaunch {
   View dout, dq, dk, dv, dsinks;
   float* delta;    // [q_rows, q_heads]
   float* partial;  // [sequences, kv_heads, splits, 16, d_v + 2] of a decode step
+  int* taken;      // sm90: counters of pieces taken by a block, one (zero) forward, two backward
   bool causal;
   int window, chunk, group, sequences, splits;  // splits > 0: decode
   int tiles_per_split;                          // decode: 0: equal splits
