@@ -1,4 +1,5 @@
 // Options as JSON objects, and the JSON Schema of a command.
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -72,6 +73,11 @@ Json field_schema(const FieldDescriptor& field, const Json& default_value) {
   return schema;
 }
 
+std::string dashed(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
 struct Place {
   size_t field;
   bool is_negated;
@@ -121,6 +127,8 @@ class ObjectReader {
       } else if (place) {
         read_field(*place, path, value);
       } else {
+        for (const RefusedFlag& refused : options_.spec().refused)
+          if (refused.flag == "--" + dashed(key)) fail(ErrorCode::kUsage, "{}: {}: {}", where_, path, refused.text);
         fail(ErrorCode::kUsage, "{}: unknown key \"{}\"{}", where_, path,
              did_you_mean(key, names_in(options_, section)));
       }
@@ -130,10 +138,14 @@ class ObjectReader {
  private:
   void read_field(Place place, const std::string& path, const Json& value) {
     const std::string where = fmt::format("{}: {}", where_, path);
-    if (!used_.insert(place.field).second)
-      fail(ErrorCode::kUsage, "{}: sets {} a second time", where, options_.fields()[place.field].name);
+    const bool is_second = !used_.insert(place.field).second;
+    const Json first = options_.get(place.field);
     options_.set(place.field, value, where);
     if (place.is_negated) options_.set(place.field, !options_.get(place.field).get<bool>(), where);
+    // a field has several places, as model.max_seq_len and training.max_seq_len: both may say the same
+    if (const Json now = options_.get(place.field); is_second && now != first)
+      fail(ErrorCode::kUsage, "{}: sets {} a second time, to {} instead of {}", where,
+           options_.fields()[place.field].name, now.dump(), first.dump());
   }
 
   JobOptions& options_;

@@ -169,7 +169,12 @@ TEST(Options, Bad_values_are_refused_with_their_place) {
   EXPECT_EQ(complaint("epochs: \"3\"\n"), "a.yaml: epochs: expected an integer, got \"3\"");
   EXPECT_EQ(complaint("training: {seed: 1.5}\n"),
             "a.yaml: training.seed: expected an integer from 0 to 2^64 - 1, got 1.5");
-  EXPECT_THAT(complaint("epochs: 1\ntraining: {num_epochs: 2}\n"), HasSubstr("sets epochs a second time"));
+  EXPECT_THAT(complaint("epochs: 1\ntraining: {num_epochs: 2}\n"),
+              HasSubstr("a.yaml: training.num_epochs: sets epochs a second time, to 2 instead of 1"));
+  JobOptions twice(spec_train);
+  EXPECT_NO_THROW(apply_yaml_text(twice, "model: {max_seq_len: 64}\ntraining: {max_seq_len: 64}\n", "a.yaml"));
+  EXPECT_EQ(complaint("loss_scale: 2\n"),
+            "a.yaml: loss_scale: training runs in bf16 or f32 (`--dtype`), which need no loss scale");
   EXPECT_THAT(complaint("lr_schedule: cosin\n"), HasSubstr("did you mean \"cosine\"?"));
   EXPECT_THAT(complaint("[1, 2]\n"), HasSubstr("a.yaml: expected options"));
   EXPECT_THAT(complaint("epochs:\n"), HasSubstr("expected an integer, got null"));

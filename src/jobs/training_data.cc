@@ -134,7 +134,13 @@ TrainingData open_training_data(const TrainOptions& o, const JobContext& job,
                                 int64_t max_seq_len, ThreadPool* pool) {
   std::vector<Part> parts = {{o.dataset, o.dataset_weight}};
   for (const auto& [name, weight] : o.mix) parts.push_back({name, weight});
-  for (Part& p : parts) p.files = data::resolve_files(local_dataset(job, p.name));
+  for (Part& p : parts) {
+    const fs::path path = local_dataset(job, p.name);
+    if (o.split != "train" && fs::is_regular_file(path))
+      fail(ErrorCode::kUsage, "{}: is a file, which has no split \"{}\"; name its folder, or leave --split out",
+           path.string(), o.split);
+    p.files = data::resolve_files(path, o.split);
+  }
 
   TrainingData d;
   d.is_streamed = is_streamed(o, parts, job);

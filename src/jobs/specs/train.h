@@ -22,6 +22,7 @@ struct TrainOptions {
   ComputeDtype dtype = ComputeDtype::kBF16;
   // Data
   std::string dataset;
+  std::string split = "train";
   std::optional<std::string> eval_dataset;
   int64_t max_seq_len = 0;
   bool no_sequence_packing = false;
