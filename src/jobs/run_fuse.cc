@@ -124,6 +124,9 @@ void run_fuse(const JobOptions& options, JobContext& job) {
       ++changed;
       if (!c.contains(l.name() + ".weight"))
         fail(ErrorCode::kInvalidInput, "{}: tensor \"{}.weight\" is missing", c.folder().string(), l.name());
+      refuse_new_bias(l);
+    }
+    void refuse_new_bias(const nn::Linear& l) const {
       if (a.adds_bias(l.name()) && !l.has_bias())
         fail(ErrorCode::kUnsupported,
              "module \"{}\" has no bias in this architecture; an adapter with lora_bias cannot be merged into it, keep "
@@ -141,7 +144,10 @@ void run_fuse(const JobOptions& options, JobContext& job) {
   const std::string head = model->head().linear->name();
   const bool is_tied = model->info().tied_head;
   const bool unties = is_tied && !adapter->keeps_head_tied(*model);
-  if (is_tied) check.changed += adapter->changes(head);
+  if (is_tied) {  // no tensor of the checkpoint, so the visit leaves it out
+    check.changed += adapter->changes(head);
+    check.refuse_new_bias(*model->head().linear);
+  }
   if (unties)
     job.log(LogLevel::kInfo, "head and token table are no longer one matrix: the merged model gets a head of its own");
 
