@@ -1,5 +1,5 @@
 // Whole steps of a model on the CPU, through the code that commands use: prefill, decode, one LoRA optimizer step.
-//   cpu_step [--config FILE.json] [--step prefill|decode|lora] [--tokens N] [--sequences N] [--rank R] [--threads N]
+//   cpu_step [--config FILE.json] [--step prefill|decode|loss|lora] [--tokens N] [--sequences N] [--rank R] [--threads N]
 //   [--repeat N] [--recompute] [--ops] [--cpu-time]
 // Prints median and best tokens/s, the share of the bound, peak memory, and with --ops where the time goes, on average
 // and with each call at its shortest.
@@ -170,6 +170,26 @@ class Bench {
     });
   }
 
+  // the head's loss and its gradient alone
+  void loss() {
+    const int64_t rows = o_.tokens * o_.sequences, hidden = model_->info().hidden;
+    const std::vector<int32_t> ids = tokens(rows);
+    Tensor x = ctx_.empty({rows, hidden}, DType::kBF16), scale = ctx_.empty({rows}, DType::kF32);
+    std::vector<float> noise(static_cast<size_t>(rows * hidden));
+    PhiloxStream rng(3, RngPurpose::kInit);
+    for (float& v : noise) v = static_cast<float>(rng.normal());
+    convert(noise.data(), DType::kF32, x.bytes(), DType::kBF16, rows * hidden);
+    ops::fill(ctx_, scale, 1 / static_cast<float>(rows));
+    x = make_leaf(x, "hidden");
+    const Tensor labels = host_tensor<int32_t>(ids, Shape{rows}, DType::kI32);
+    const double flops = 4.0 * static_cast<double>(rows * hidden * model_->info().vocabulary);
+    measure("loss", rows, flops / machine_.flops, [&] {
+      Tape tape = ops::make_tape();
+      TapeScope recording(ctx_, &tape);
+      models::loss(ctx_, *model_, x, labels, scale, {});
+    });
+  }
+
   void lora() {
     adapters::PeftConfig config;
     config.r = o_.rank;
@@ -292,6 +312,7 @@ int main(int argc, char** argv) {
     Bench bench(o);
     if (o.step.empty() || o.step == "prefill") bench.prefill();
     if (o.step.empty() || o.step == "decode") bench.decode();
+    if (o.step == "loss") bench.loss();
     if (o.step.empty() || o.step == "lora") bench.lora();
   } catch (const pmetal::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -23,6 +23,7 @@ using ops::HeadLossArgs;
 using ops::LinearArgs;
 
 constexpr int64_t kColumns = 2048;  // of the vocabulary at a time
+constexpr int64_t kPad = 16;         // between rows, which else lie in the same sets of the caches
 constexpr int64_t kMaxRows = 1024;  // of H
 
 struct RowState {
@@ -58,7 +59,7 @@ struct Flash {
     int64_t bytes;
   };
   Scratch carve(void* data, int64_t workers) const {
-    const int64_t width = std::min(kColumns, vocabulary);
+    const int64_t width = std::min(kColumns, vocabulary) + kPad;
     char* at = static_cast<char*>(data);
     const auto take = [&](int64_t bytes) {
       char* p = at;
@@ -67,7 +68,7 @@ struct Flash {
     };
     Scratch w;
     w.z = reinterpret_cast<float*>(take(chunk * width * 4));
-    w.gradient = reinterpret_cast<float*>(take(wants_gradient ? chunk * n * 4 : 0));
+    w.gradient = reinterpret_cast<float*>(take(wants_gradient ? chunk * (n + kPad) * 4 : 0));
     w.label_row = reinterpret_cast<float*>(take(workers * n * 4));
     w.state = reinterpret_cast<RowState*>(take(chunk * static_cast<int64_t>(sizeof(RowState))));
     w.inner = at;
@@ -82,11 +83,11 @@ struct Flash {
     View hidden = args.hidden;
     hidden.data = static_cast<char*>(hidden.data) + first * hidden.stride(0) * size_of(hidden.dtype);
     hidden.shape[0] = m;
-    const int64_t width = std::min(kColumns, vocabulary);
+    const int64_t width = std::min(kColumns, vocabulary) + kPad;
     const View e =
         narrow ? matrix(w.z, DType::kBF16, m, part.out, 2 * width) : matrix(w.z, DType::kF32, m, part.out, width);
     return {{hidden, &part, {}, matrix(w.z, DType::kF32, m, part.out, width), false, false},
-            {e, &part, {}, matrix(w.gradient, DType::kF32, m, n, n), true, true}};
+            {e, &part, {}, matrix(w.gradient, DType::kF32, m, n, n + kPad), true, true}};
   }
 
   int64_t workspace(const KernelContext& kernel) const {
@@ -117,11 +118,11 @@ struct Flash {
 
   void run(const KernelContext& kernel) const {
     const Scratch w = carve(kernel.workspace, workers_of(kernel));
-    const int64_t rows = args.hidden.dim(0), width = std::min(kColumns, vocabulary);
+    const int64_t rows = args.hidden.dim(0), width = std::min(kColumns, vocabulary) + kPad;
     for (int64_t first = 0; first < rows; first += chunk) {
       const int64_t m = std::min(chunk, rows - first);
       std::fill(w.state, w.state + m, RowState{});
-      if (wants_gradient) for_rows(kernel, m, n, [&](int64_t r) { std::fill_n(w.gradient + r * n, n, 0.f); });
+      if (wants_gradient) for_rows(kernel, m, n, [&](int64_t r) { std::fill_n(w.gradient + r * (n + kPad), n, 0.f); });
       for (int64_t column = 0; column < vocabulary; column += kColumns) {
         const int64_t columns = std::min(kColumns, vocabulary - column);
         const quant::Weight part = rows_of(*args.weight, column, column + columns);
@@ -134,7 +135,7 @@ struct Flash {
           rows_of_scores.logits({z, columns, args.logit_scale, args.softcap, narrow, wants_gradient, &s.max, &s.sum,
                                  &s.weighted, &s.best, column, &s.factor});
           if (wants_gradient && s.factor != 1)
-            rows_of_scores.scale_to(w.gradient + r * n, s.factor, w.gradient + r * n, DType::kF32, n);
+            rows_of_scores.scale_to(w.gradient + r * (n + kPad), s.factor, w.gradient + r * (n + kPad), DType::kF32, n);
         });
         if (wants_gradient) run_chosen(ops::linear_cpu, p.gradient, kernel, w.inner);
       }
@@ -155,7 +156,7 @@ struct Flash {
     weight *= args.logit_scale;
     const float t = args.softcap > 0 ? s.at_label / args.softcap : 0;
     args.weight->format->decode_rows(*args.weight, label, label + 1, label_row);
-    float* gradient = w.gradient + r * n;
+    float* gradient = w.gradient + r * (n + kPad);
     rows_of_scores.scale_to(gradient, weight * (1 + 2 * args.z_loss * lse) / s.sum, gradient, DType::kF32, n);
     rows_of_scores.add_scaled(label_row, -weight * (1 - t * t), gradient, n);
     rows_of_scores.scale_to(

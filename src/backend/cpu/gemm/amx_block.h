@@ -36,12 +36,14 @@ class AmxBlock {
       tiles.configure(16, 16);
       columns<2>(tiles, s, 0, full);
     }
+    BlockArgs last = s;
+    if (full > 0) last.b_next = {};  // it is there by now
     if (rest > 16) {
       tiles.configure(16, static_cast<int>(rest - 16));
-      columns<2>(tiles, s, full, s.rows);
+      columns<2>(tiles, last, full, s.rows);
     } else if (rest > 0) {
       tiles.configure(static_cast<int>(rest), 0);
-      columns<1>(tiles, s, full, s.rows);
+      columns<1>(tiles, last, full, s.rows);
     }
     tiles.release();
   }

@@ -294,8 +294,18 @@ void finish(const FinishArgs& s) {
 
 // Sums of tile products: they are never subnormal, so the conversion by hardware has the bits of finish().
 void finish_tiles(const FinishArgs& s) {
-  if (s.bias || s.residual || s.y_dtype != DType::kBF16 || s.n % 32 != 0) return finish(s);
-  const bool stream = s.stream && reinterpret_cast<uintptr_t>(s.y) % 64 == 0 && s.y_stride % 32 == 0;
+  const bool is_narrow = s.y_dtype == DType::kBF16;
+  const bool stream =
+      s.stream && reinterpret_cast<uintptr_t>(s.y) % 64 == 0 && s.y_stride % (is_narrow ? 32 : 16) == 0;
+  if (s.bias || s.residual || s.n % 32 != 0 || !(is_narrow || stream)) return finish(s);
+  if (!is_narrow) {
+    for (int64_t row = 0; row < s.rows; ++row) {
+      const float* c = s.c + row * s.c_stride;
+      float* y = static_cast<float*>(s.y) + row * s.y_stride;
+      for (int64_t i = 0; i < s.n; i += 16) _mm512_stream_ps(y + i, _mm512_loadu_ps(c + i));
+    }
+    return;
+  }
   for (int64_t row = 0; row < s.rows; ++row) {
     const float* c = s.c + row * s.c_stride;
     auto* y = static_cast<uint16_t*>(s.y) + row * s.y_stride;
