@@ -22,7 +22,7 @@ namespace pmetal::cpu {
 struct AmxTuning {
   bool stream_a = true;       // A with the non-temporal hint, so that it does not evict the panel
   int64_t prefetch_a = 0;     // bytes ahead that A is prefetched into L1; 0: not
-  int64_t prefetch_b = 4096;  // bytes ahead, where B streams from memory
+  int64_t prefetch_b = 8192;  // bytes ahead, where B streams from memory
 };
 
 template <class Tiles, AmxTuning kTuning>
@@ -49,6 +49,8 @@ class AmxBlock {
   }
 
  private:
+  static constexpr int64_t kStreamRows = 32;  // up to which B streams from memory
+
   // The next panel into L2, a few lines in each step: many at once would take the buffers that A's lines come through.
   class Prefetch {
    public:
@@ -81,6 +83,10 @@ class AmxBlock {
   template <int MT>
   static void columns(Tiles& tiles, const BlockArgs& s, int64_t row_begin, int64_t row_end) {
     int64_t j = 0;
+    if (s.rows <= kStreamRows) {  // memory is what takes the time, and one stream is faster than two
+      for (; j < s.n_blocks; ++j) rows<MT, 1>(tiles, s, j, row_begin, row_end);
+      return;
+    }
     for (; j + 2 <= s.n_blocks; j += 2) rows<MT, 2>(tiles, s, j, row_begin, row_end);
     if (j < s.n_blocks) rows<MT, 1>(tiles, s, j, row_begin, row_end);
   }
@@ -120,7 +126,7 @@ class AmxBlock {
 
   template <int MT, int NT>
   static void rows(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row_begin, int64_t row_end) {
-    const bool stream_b = s.rows <= 32;
+    const bool stream_b = s.rows <= kStreamRows;
     Prefetch next(s.b_next, (row_end - row_begin + 31) / 32 * ((s.depth + 31) / 32));
     if (s.last) {
       Finish finish(s, j, row_end);
@@ -173,10 +179,7 @@ class AmxBlock {
     const char* b1 = b0 + s.b_stride;
     for (int64_t d = 0; d < s.depth; d += 32) {
       if constexpr (kStreamB)
-        for (int line = 0; line < 1024; line += 64) {
-          _mm_prefetch(b0 + kTuning.prefetch_b + line, _MM_HINT_T0);
-          if constexpr (NT > 1) _mm_prefetch(b1 + kTuning.prefetch_b + line, _MM_HINT_T0);
-        }
+        for (int line = 0; line < 1024; line += 64) _mm_prefetch(b0 + kTuning.prefetch_b + line, _MM_HINT_T1);
       if constexpr (!kStreamB) {
         next->step();
         if (fetches_c) prefetch_c(c0 + 32 * c_stride, c_stride, d / 32);
