@@ -1,5 +1,6 @@
 #include "ops/lora.h"
 
+#include "ops/common.h"
 #include "ops/linear.h"
 
 namespace pmetal::ops {
@@ -39,28 +40,10 @@ LinearLowArgs low_args(const Tensor& x, const quant::Weight& weight, const Tenso
   return args;
 }
 
-KernelContext kernel_context(Context& ctx) { return {&ctx.threads(), ctx.stream(), 0, nullptr, 0}; }
-
-const Candidate<LinearLowArgs>* takes_low(Context& ctx, const LinearLowArgs& args) {
-  const Device device = ctx.device().is_meta() ? ctx.planned().value_or(ctx.device()) : ctx.device();
-  if (device.is_meta() || device.is_cuda()) return nullptr;
-  for (const Candidate<LinearLowArgs>& c : linear_low_cpu.candidates)
-    if (!c.decline(args, kernel_context(ctx))) return &c;
-  return nullptr;
-}
-
 // y (+)= x · Wᵀ + low_x · low_wᵀ, or with `transposed` x · W + low_x · low_w; false where no kernel takes it
 bool run_low(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& low_x,
              const Tensor& low_w, const Tensor& y, bool transposed, bool accumulate) {
-  const LinearLowArgs args = low_args(x, weight, bias, low_x, low_w, y, transposed, accumulate);
-  const Candidate<LinearLowArgs>* c = takes_low(ctx, args);
-  if (!c) return false;
-  KernelContext kernel = kernel_context(ctx);
-  if (!ctx.device().is_meta())
-    detail::run_candidate(ctx, linear_low_cpu, *c, args, kernel);
-  else if (const int64_t bytes = c->workspace(args, kernel); bytes > 0)
-    ctx.allocator().allocate(bytes);
-  return true;
+  return run_fused(ctx, linear_low_cpu, low_args(x, weight, bias, low_x, low_w, y, transposed, accumulate));
 }
 
 // dx = dy · W + du · A, added to what has come to x so far where that is possible
@@ -86,7 +69,7 @@ bool has_linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight,
   args.linear = {x.view(), &weight, bias ? bias.view() : View{}, rows(x.dim(0), weight.out), false, false};
   args.low_x = rows(x.dim(0), a.dim(0)), args.low_w = rows(weight.out, a.dim(0));
   args.low_w.dtype = a.dtype();
-  return takes_low(ctx, args) != nullptr;
+  return fused_candidate(ctx, linear_low_cpu, args) != nullptr;
 }
 
 Tensor linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& x_low,

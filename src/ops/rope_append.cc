@@ -6,7 +6,7 @@ namespace pmetal::ops {
 
 Tensor rope_append(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v, const HeadNorms& norms,
                    const RopeTable& table, const Tensor& k_pages, const Tensor& v_pages, const Tensor& slots) {
-  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  if (ctx.tape()) return {};
   require(q.rank() == 3 && k.rank() == 3 && v.rank() == 3 && k_pages.rank() == 4 && v_pages.rank() == 4 &&
               k.dim(1) == k_pages.dim(1) && v.dim(1) == v_pages.dim(1) && k.dim(2) == k_pages.dim(3) &&
               v.dim(2) == v_pages.dim(3) && q.dim(2) == k.dim(2),
@@ -24,7 +24,9 @@ Tensor rope_append(Context& ctx, const Tensor& q, const Tensor& k, const Tensor&
   args.q_out = y.view();
   args.k_pages = k_pages.view(), args.v_pages = v_pages.view(), args.slots = slots.view();
   args.eps = norms.eps;
-  return try_dispatch(ctx, rope_append_cuda, args) ? y : Tensor();
+  const bool done =
+      ctx.device().is_cuda() ? try_dispatch(ctx, rope_append_cuda, args) : run_fused(ctx, rope_append_cpu, args);
+  return done ? y : Tensor();
 }
 
 }  // namespace pmetal::ops

@@ -10,6 +10,7 @@
 #include "ops/norm.h"
 #include "ops/optim.h"
 #include "ops/rope.h"
+#include "ops/rope_append.h"
 
 namespace pmetal::cpu {
 
@@ -26,6 +27,8 @@ struct SimdLevel {
   static void run(const ops::RmsNormBackwardArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::RopeArgs& args, const KernelContext& kernel);
   static void run(const ops::RopeArgs& args, const KernelContext& kernel);
+  static const char* decline(const ops::RopeAppendArgs& args, const KernelContext& kernel);
+  static void run(const ops::RopeAppendArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::BinaryArgs& args, const KernelContext& kernel);
   static void run(const ops::BinaryArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::UnaryArgs& args, const KernelContext& kernel);

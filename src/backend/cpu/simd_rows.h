@@ -71,6 +71,17 @@ void with_type(DType dtype, Body&& body) {
 // ---- rms_norm -------------------------------------------------------------------------------------------------------
 
 template <class V, class T>
+PMETAL_INLINE void scale_by_norm(const T* x, float squares, const T* w, float eps, float offset, int64_t n, T* y) {
+  using F = typename V::F;
+  const F rstd = V::all(1 / std::sqrt(squares / static_cast<float>(n) + eps)), shift = V::all(offset);
+  sweep<V>(n, [&](int64_t i, auto part) {
+    F v = get<V>(x + i, part) * rstd;
+    if (offset == 0) v = rounded<V, T>(v);
+    put<V>(y + i, v * (get<V>(w + i, part) + shift), part);
+  });
+}
+
+template <class V, class T>
 void norm_row(const ops::RmsNormArgs& args, int64_t r) {
   using F = typename V::F;
   const int64_t n = args.x.dim(1);
@@ -91,16 +102,7 @@ void norm_row(const ops::RmsNormArgs& args, int64_t r) {
       squares = V::fma(s, s, squares);
     });
   }
-  const F rstd = V::all(1 / std::sqrt(V::sum(squares) / static_cast<float>(n) + args.eps));
-  const T* w = args.weight.as<T>();
-  T* y = row_of<T>(args.y, r);
-  const F offset = V::all(args.offset);
-  const bool rounds = args.offset == 0;
-  sweep<V>(n, [&](int64_t i, auto part) {
-    F v = get<V>(x + i, part) * rstd;
-    if (rounds) v = rounded<V, T>(v);
-    put<V>(y + i, v * (get<V>(w + i, part) + offset), part);
-  });
+  scale_by_norm<V, T>(x, V::sum(squares), args.weight.as<T>(), args.eps, args.offset, n, row_of<T>(args.y, r));
 }
 
 template <class V, class T>
@@ -303,6 +305,19 @@ void SimdLevel<V>::run_backward(const ops::GluArgs& args, const KernelContext& k
   });
 }
 
+template <class V, class T>
+PMETAL_INLINE void turn_head(const T* x, const float* cos, const float* sin, typename V::F sign, int64_t half,
+                             int64_t d, T* y) {
+  using F = typename V::F;
+  sweep<V>(half, [&](int64_t i, auto part) {
+    const F c = get<V>(cos + i, part), s = get<V>(sin + i, part) * sign;
+    const F a = get<V>(x + i, part), b = get<V>(x + half + i, part);
+    put<V>(y + i, V::fma(a, c, -(b * s)), part);
+    put<V>(y + half + i, V::fma(b, c, a * s), part);
+  });
+  if (d > 2 * half) std::memcpy(y + 2 * half, x + 2 * half, static_cast<size_t>(d - 2 * half) * sizeof(T));
+}
+
 template <class V>
 const char* SimdLevel<V>::decline(const ops::RopeArgs& a, const KernelContext&) {
   if (a.interleaved) return "takes half-split pairs alone";
@@ -311,9 +326,8 @@ const char* SimdLevel<V>::decline(const ops::RopeArgs& a, const KernelContext&) 
 }
 template <class V>
 void SimdLevel<V>::run(const ops::RopeArgs& args, const KernelContext& kernel) {
-  using F = typename V::F;
   const int64_t heads = args.x.dim(1), d = args.x.dim(2), half = args.cos.dim(1);
-  const F sign = V::all(args.inverse ? -1.f : 1.f);
+  const typename V::F sign = V::all(args.inverse ? -1.f : 1.f);
   with_type(args.x.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_rows(kernel, args.x.dim(0), heads * d, [&](int64_t t) {
@@ -321,13 +335,62 @@ void SimdLevel<V>::run(const ops::RopeArgs& args, const KernelContext& kernel) {
       for (int64_t h = 0; h < heads; ++h) {
         const T* x = row_of<T>(args.x, t) + h * args.x.stride(1);
         T* y = row_of<T>(args.y, t) + h * args.y.stride(1);
-        sweep<V>(half, [&](int64_t i, auto part) {
-          const F c = get<V>(cos + i, part), s = get<V>(sin + i, part) * sign;
-          const F a = get<V>(x + i, part), b = get<V>(x + half + i, part);
-          put<V>(y + i, V::fma(a, c, -(b * s)), part);
-          put<V>(y + half + i, V::fma(b, c, a * s), part);
-        });
-        if (d > 2 * half) std::memcpy(y + 2 * half, x + 2 * half, static_cast<size_t>(d - 2 * half) * sizeof(T));
+        turn_head<V>(x, cos, sin, sign, half, d, y);
+      }
+    });
+  });
+}
+
+// ---- rope_append ----------------------------------------------------------------------------------------------------
+
+constexpr int64_t kWidestHead = 512;
+
+template <class V>
+const char* SimdLevel<V>::decline(const ops::RopeAppendArgs& a, const KernelContext&) {
+  if (a.cos.dtype != DType::kF32 || a.sin.dtype != DType::kF32) return "the table must be f32";
+  if (a.q.dim(2) > kWidestHead) return "the heads are too wide";
+  return decline_rows<V>({&a.q, &a.k, &a.v, &a.q_norm, &a.k_norm, &a.q_out, &a.k_pages, &a.v_pages});
+}
+
+// one head of a token: norm, where there is one, then rotation
+template <class V, class T>
+void turn_normed(const T* x, const View& norm, float eps, const float* cos, const float* sin, int64_t half, int64_t d,
+                 T* y) {
+  T normed[kWidestHead];
+  if (norm) {
+    typename V::F squares = V::all(0);
+    sweep<V>(d, [&](int64_t i, auto part) {
+      const typename V::F s = get<V>(x + i, part);
+      squares = V::fma(s, s, squares);
+    });
+    scale_by_norm<V, T>(x, V::sum(squares), norm.as<T>(), eps, 0, d, normed);
+    x = normed;
+  }
+  turn_head<V>(x, cos, sin, V::all(1), half, d, y);
+}
+
+template <class V>
+void SimdLevel<V>::run(const ops::RopeAppendArgs& args, const KernelContext& kernel) {
+  const int64_t q_heads = args.q.dim(1), kv_heads = args.k.dim(1), d = args.q.dim(2), half = args.cos.dim(1);
+  const int64_t page = args.k_pages.dim(2);
+  with_type(args.q.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto in_pages = [&](const View& pages, int64_t slot, int64_t head) {
+      return pages.as<T>() + slot / page * pages.stride(0) + head * pages.stride(1) + slot % page * pages.stride(2);
+    };
+    for_rows(kernel, args.q.dim(0), (q_heads + 2 * kv_heads) * d, [&](int64_t t) {
+      const float *cos = row_of<float>(args.cos, t), *sin = row_of<float>(args.sin, t);
+      for (int64_t h = 0; h < q_heads; ++h)
+        turn_normed<V, T>(row_of<T>(args.q, t) + h * args.q.stride(1), args.q_norm, args.eps, cos, sin, half, d,
+                          row_of<T>(args.q_out, t) + h * args.q_out.stride(1));
+      const int64_t slot = args.slots.as<int64_t>()[t * args.slots.stride(0)];
+      if (slot < 0) return;
+      PMETAL_ASSERT(slot / page < args.k_pages.dim(0), "slot {} of {} pages", slot, args.k_pages.dim(0));
+      for (int64_t h = 0; h < kv_heads; ++h) {
+        turn_normed<V, T>(row_of<T>(args.k, t) + h * args.k.stride(1), args.k_norm, args.eps, cos, sin, half, d,
+                          in_pages(args.k_pages, slot, h));
+        std::memcpy(in_pages(args.v_pages, slot, h), row_of<T>(args.v, t) + h * args.v.stride(1),
+                    static_cast<size_t>(args.v.dim(2)) * sizeof(T));
       }
     });
   });

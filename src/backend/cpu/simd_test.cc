@@ -7,6 +7,7 @@
 #include "ops/norm.h"
 #include "ops/optim.h"
 #include "ops/rope.h"
+#include "ops/rope_append.h"
 
 namespace pmetal::ops {
 namespace {
@@ -217,6 +218,53 @@ TEST_F(Simd, Rows_by_index_and_appended_keys_are_the_plain_ones) {
   compared += compare_candidates(ctx, kv_append_cpu, {k_pages, v_pages}, 0, [&](const std::vector<Tensor>& o) {
     return KvAppendArgs{k.view(), v.view(), o[0].view(), o[1].view(), slots.view()};
   });
+}
+
+// bit for bit what rms_norm, rope and kv_append of the same level give one after the other
+TEST_F(Simd, Rope_append_is_norm_rope_and_append) {
+  for (const DType t : kTypes)
+    for (const bool has_norms : {false, true})
+      for (const int64_t d : {10, 16, 40, 128}) {
+        const int64_t n = 7, heads = 6, kv_heads = 2, half = d == 40 ? 12 : d / 2;
+        const Tensor q = draw({n, heads, d}, t), k = draw({n, kv_heads, d}, t), v = draw({n, kv_heads, d}, t);
+        const Tensor q_norm = draw({d}, t), k_norm = draw({d}, t);
+        const Tensor cos = draw({n, half}, DType::kF32), sin = draw({n, half}, DType::kF32);
+        const Tensor slots = tensor_of<int64_t>({63, -1, 64, 0, 1, 127, 5}, {n}, DType::kI64);
+        for (size_t level = 0; level < rope_append_cpu.candidates.size(); ++level) {
+          const Tensor k_pages = draw({2, kv_heads, 64, d}, t), v_pages = draw({2, kv_heads, 64, d}, t);
+          const Tensor k_expected = converted(k_pages, t), v_expected = converted(v_pages, t);
+          const Tensor out = draw({n, heads, d}, t);
+          RopeAppendArgs args;
+          args.q = q.view(), args.k = k.view(), args.v = v.view(), args.cos = cos.view(), args.sin = sin.view();
+          if (has_norms) args.q_norm = q_norm.view(), args.k_norm = k_norm.view();
+          args.q_out = out.view(), args.k_pages = k_pages.view(), args.v_pages = v_pages.view();
+          args.slots = slots.view(), args.eps = 1e-6f;
+          if (!takes(ctx, rope_append_cpu.candidates[level], args)) continue;
+          run_candidate(ctx, rope_append_cpu.candidates[level], args);
+          const auto turned = [&](const Tensor& x, const Tensor& norm) {
+            Tensor normed = converted(x, t), y = converted(x, t);
+            if (has_norms)
+              run_candidate(ctx, rms_norm_cpu.candidates[level],
+                            RmsNormArgs{x.reshaped({x.numel() / d, d}).view(),
+                                        {},
+                                        norm.view(),
+                                        {},
+                                        normed.reshaped({x.numel() / d, d}).view(),
+                                        1e-6f,
+                                        0});
+            run_candidate(ctx, rope_cpu.candidates[level],
+                          RopeArgs{normed.view(), y.view(), cos.view(), sin.view(), false, false});
+            return y;
+          };
+          const Tensor k_turned = turned(k, k_norm);
+          run_candidate(ctx, kv_append_cpu.candidates[level],
+                        KvAppendArgs{k_turned.view(), v.view(), k_expected.view(), v_expected.view(), slots.view()});
+          EXPECT_TRUE(same_bits(out, turned(q, q_norm))) << rope_append_cpu.candidates[level].name << " " << d;
+          EXPECT_TRUE(same_bits(k_pages, k_expected)) << d;
+          EXPECT_TRUE(same_bits(v_pages, v_expected)) << d;
+          ++compared;
+        }
+      }
 }
 
 }  // namespace
