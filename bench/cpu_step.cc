@@ -1,5 +1,6 @@
 // Whole steps of a model on the CPU, through the code that commands use: prefill, decode, one LoRA optimizer step.
-//   cpu_step [--config FILE.json] [--step prefill|decode|loss|lora] [--tokens N] [--sequences N] [--rank R] [--threads N]
+//   cpu_step [--config FILE.json] [--step prefill|decode|loss|lora] [--tokens N] [--sequences N] [--rank R] [--threads
+//   N]
 //   [--repeat N] [--recompute] [--ops] [--cpu-time]
 // Prints median and best tokens/s, the share of the bound, peak memory, and with --ops where the time goes, on average
 // and with each call at its shortest.

@@ -23,7 +23,7 @@ using ops::HeadLossArgs;
 using ops::LinearArgs;
 
 constexpr int64_t kColumns = 2048;  // of the vocabulary at a time
-constexpr int64_t kPad = 16;         // between rows, which else lie in the same sets of the caches
+constexpr int64_t kPad = 16;        // between rows, which else lie in the same sets of the caches
 constexpr int64_t kMaxRows = 1024;  // of H
 
 struct RowState {

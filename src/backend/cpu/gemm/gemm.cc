@@ -209,7 +209,8 @@ class Run {
     char* scratch = workspace_ + plan_.a_bytes + plan_.low_a_bytes + worker * plan_.worker_bytes();
     const int64_t n_blocks = std::min(plan_.super_blocks, divide_up(p_.cols, 16) - block);
     const int64_t columns = std::min(n_blocks * 16, p_.cols - block * 16);
-    const bool in_place = p_.c.dtype == DType::kF32 && !(plan_.streams && !p_.accumulate) && columns % 16 == 0 && !p_.bias && !p_.residual.data &&
+    const bool in_place = p_.c.dtype == DType::kF32 && !(plan_.streams && !p_.accumulate) && columns % 16 == 0 &&
+                          !p_.bias && !p_.residual.data &&
                           !(plan_.tiled && p_.c.stride % 1024 == 0);  // 16 rows of a tile in one set of L1
     const bool continues = p_.accumulate || begin > 0;
     const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;

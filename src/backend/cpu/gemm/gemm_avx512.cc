@@ -295,8 +295,7 @@ void finish(const FinishArgs& s) {
 // Sums of tile products: they are never subnormal, so the conversion by hardware has the bits of finish().
 void finish_tiles(const FinishArgs& s) {
   const bool is_narrow = s.y_dtype == DType::kBF16;
-  const bool stream =
-      s.stream && reinterpret_cast<uintptr_t>(s.y) % 64 == 0 && s.y_stride % (is_narrow ? 32 : 16) == 0;
+  const bool stream = s.stream && reinterpret_cast<uintptr_t>(s.y) % 64 == 0 && s.y_stride % (is_narrow ? 32 : 16) == 0;
   if (s.bias || s.residual || s.n % 32 != 0 || !(is_narrow || stream)) return finish(s);
   if (!is_narrow) {
     for (int64_t row = 0; row < s.rows; ++row) {
