@@ -59,6 +59,8 @@ class AttentionLanes {
 
  private:
   static constexpr int64_t kTileRows = 256, kKeys = ops::kAttentionBlock, kLanes = 16, kBlock = 1024;
+  static constexpr float kSlack = 8;  // of a row's maximum: e^8 · 2^16 keys are far from the end of f32
+  static constexpr int64_t kPBytes = 4 * 2 * kBlock, kSElements = kKeys * 2 * kLanes;  // of 32 lanes; two of each
   using F = __m512;
 
   struct Scratch {
@@ -72,12 +74,12 @@ class AttentionLanes {
     const int64_t lanes = padded(std::min(tile_, most_query_rows(args_)) * group_, 2 * kLanes);
     Scratch w;
     w.q = c.take<char>(lanes * d_k_ * 2);
-    w.p = c.take<char>(4 * 2 * kBlock);
+    w.p = c.take<char>(2 * kPBytes);
     w.v = c.take<char>(kKeys * d_v_ * 2);
     w.stage = c.take<char>(kKeys * std::max(d_k_, d_v_) * 2);
     w.rows = c.take<char>(kKeys * d_v_ * 2);
     w.seen_v = c.take<char>(kKeys * d_v_ * 2);
-    w.s = c.take<float>(kKeys * 2 * kLanes);
+    w.s = c.take<float>(2 * kSElements);
     w.o = c.take<float>(lanes * d_v_);
     w.spare = c.take<float>(2 * kLanes * d_v_);
     w.max = c.take<float>(lanes);
@@ -94,7 +96,18 @@ class AttentionLanes {
     Tiles& tiles;
     AttentionSequence sequence;
     int64_t kv_head, row, n;
-    bool is_pair = true;  // the 32 lanes at hand are more than 16
+    bool is_pair = true;  // the 32 lanes that the tiles work on are more than 16
+    int64_t turn = 0;     // which of the two s and p the vectors work on
+    // What the tiles have to do, in steps of four products, which are handed out between the vectors' iterations: the
+    // scores of the next 32 lanes and the values of the last
+    struct Work {
+      const char *a = nullptr, *b = nullptr;  // K or Vᵀ; Q or P
+      int64_t a_stride = 0;
+      float* c = nullptr;  // s or o
+      bool is_pair = true;
+      int64_t at = 0, steps = 0;
+    };
+    Work next_scores = {}, last_values = {};
 
     int64_t used() const { return n * a.group_; }
 
@@ -184,19 +197,49 @@ class AttentionLanes {
       }
       const BlockRows k(a.types_, a.args_.k, key_block(a.args_, a.args_.k, sequence.index, kv_head, b), keys, a.d_k_,
                         w.stage);
-      for (int64_t first = 0; first < used(); first += 2 * kLanes) {
+      const auto seeing = [&](int64_t first) {  // the next lanes that see something
+        while (first < used() && !sight(first, base, keys).any) first += 2 * kLanes;
+        return first;
+      };
+      int64_t first = seeing(0);
+      plan_scores(k.data, k.stride * 2, first);
+      finish_tiles();
+      while (first < used()) {
+        const int64_t next = seeing(first + 2 * kLanes);
         const Sight s = sight(first, base, keys);
-        if (!s.any) continue;
-        is_pair = first + kLanes < used();
-        scores(k.data, k.stride * 2, w.q + first * a.d_k_ * 2);
-        for (int64_t c = 0; c < (is_pair ? 2 : 1); ++c)
+        turn ^= 1;
+        if (next < used()) plan_scores(k.data, k.stride * 2, next);
+        for (int64_t c = 0; c < 2 && first + c * kLanes < used(); ++c)
           s.all ? softmax<false>(first, c, static_cast<int32_t>(base))
                 : softmax<true>(first, c, static_cast<int32_t>(base));
+        finish_tiles();
         if (s.all || finite)
-          add_values(w.v, w.o + first * a.d_v_);
+          plan_values(w.v, first, w.o + first * a.d_v_);
         else
           add_seen_values(first, base, keys, b);
+        first = next;
       }
+      finish_tiles();
+    }
+
+    // into the s whose turn comes next
+    void plan_scores(const char* k, int64_t stride, int64_t first) {
+      next_scores = {k, w.q + first * a.d_k_ * 2, stride, w.s + (turn ^ 1) * kSElements, first + kLanes < used(),
+                     0, kKeys / 32 * a.d_k_ / 32};
+    }
+    // o [d_v, 32 lanes] += Vᵀ Pᵀ with the p of this turn, first the rounded p, then the rests
+    void plan_values(const char* v, int64_t first, float* o) {
+      last_values = {v, w.p + turn * kPBytes, 64, o, first + kLanes < used(), 0, a.d_v_ / 32 * 4};
+    }
+    void tile_step() {
+      if (next_scores.at < next_scores.steps)
+        score_step(next_scores);
+      else if (last_values.at < last_values.steps)
+        value_step(last_values);
+    }
+    void finish_tiles() {
+      while (next_scores.at < next_scores.steps) score_step(next_scores);
+      while (last_values.at < last_values.steps) value_step(last_values);
     }
 
     // the rows of a block
@@ -207,17 +250,28 @@ class AttentionLanes {
         for (int64_t i = 0; i < d * 2; i += 64) _mm_prefetch(rows + j * at.stride * 2 + i, _MM_HINT_T0);
     }
 
-    void scores(const char* k, int64_t stride, const char* q) {
-      for (int64_t key = 0; key < kKeys; key += 32) {
-        zero();
-        const char *k0 = k + key * stride, *k1 = k0 + 16 * stride;
-        for (int64_t d = 0; d < a.d_k_; d += 32) {
-          tiles.template load<6>(q + d / 32 * kBlock, 64);
-          tiles.template load<4>(k0 + d * 2, stride);
-          multiply(q + (a.d_k_ + d) / 32 * kBlock, k1 + d * 2, stride);
-        }
-        store(w.s + key * 2 * kLanes);
-      }
+    void score_step(Work& x) {
+      const int64_t steps = a.d_k_ / 32, half = x.at / steps, d = x.at % steps;
+      is_pair = x.is_pair;
+      if (d == 0) zero();
+      const char* k = x.a + half * 32 * x.a_stride + d * 64;
+      tiles.template load<6>(x.b + d * kBlock, 64);
+      tiles.template load<4>(k, x.a_stride);
+      multiply(x.b + (steps + d) * kBlock, k + 16 * x.a_stride, x.a_stride);
+      if (d + 1 == steps) store(x.c + half * 32 * 2 * kLanes);
+      ++x.at;
+    }
+    void value_step(Work& x) {
+      const int64_t d = x.at / 4, part = x.at % 4, half = part % 2;
+      is_pair = x.is_pair;
+      float* o = x.c + d * 32 * 2 * kLanes;
+      if (part == 0) load(o);
+      const char *v = x.a + d * 4 * kBlock + half * kBlock, *p = x.b + part * 2 * kBlock;
+      tiles.template load<6>(p, 64);
+      tiles.template load<4>(v, 64);
+      multiply(p + kBlock, v + 2 * kBlock, 64);
+      if (part == 3) store(o);
+      ++x.at;
     }
 
     // C += A B with the first tiles of both loaded; the second column of lanes where there is one
@@ -289,7 +343,7 @@ class AttentionLanes {
     void softmax(int64_t first, int64_t c, int32_t base) {
       const float none = -std::numeric_limits<float>::infinity();
       const int64_t lane = first + c * kLanes;
-      float* s = w.s + c * kLanes;
+      float* s = w.s + turn * kSElements + c * kLanes;
       constexpr int64_t kRow = 2 * kLanes;
       const float cap = a.args_.softcap;
       const F scale = Avx512::all(a.args_.scale), nothing = Avx512::all(none);
@@ -317,8 +371,10 @@ class AttentionLanes {
         other = _mm512_max_ps(y, other);
       }
       max = _mm512_max_ps(max, other);
-      const F shift = _mm512_mask_mov_ps(max, _mm512_cmp_ps_mask(max, nothing, _CMP_EQ_OQ), _mm512_setzero_ps());
-      const __mmask16 moved = _mm512_cmp_ps_mask(max, before, _CMP_NEQ_UQ);
+      // what is subtracted follows the maximum when that has grown by more than kSlack, so that sums are seldom scaled
+      const __mmask16 moved = _mm512_cmp_ps_mask(max, before + Avx512::all(kSlack), _CMP_GT_OQ);
+      const F now = _mm512_mask_mov_ps(before, moved, max);
+      const F shift = _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, nothing, _CMP_EQ_OQ), _mm512_setzero_ps());
       F even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
       for (int64_t j = 0; j < kKeys; j += 2) {
         F x = exp_below(_mm512_fmsub_ps(_mm512_load_ps(s + j * kRow), factor_of_s, shift));
@@ -329,7 +385,8 @@ class AttentionLanes {
         }
         even += x;
         odd += y;
-        char* to = w.p + c * kBlock + j / 32 * 2 * kBlock + j % 32 / 2 * 64;
+        if (j % 4 == 0) tile_step();
+        char* to = w.p + turn * kPBytes + c * kBlock + j / 32 * 2 * kBlock + j % 32 / 2 * 64;
         put_pair(x, y, to, to + 4 * kBlock);
       }
       F sum = _mm512_load_ps(w.sum + lane);
@@ -337,29 +394,16 @@ class AttentionLanes {
         const F factor = _mm512_mask_mov_ps(Avx512::all(1), moved, exp_below(before - shift));
         sum = sum * factor;
         float* o = w.o + first * a.d_v_ + c * kLanes;
-        for (int64_t d = 0; d < a.d_v_; ++d) {  // tiles take subnormals for zero: so that it does not matter when
+        const bool has_sums = moved & _mm512_cmp_ps_mask(before, nothing, _CMP_NEQ_UQ);
+        for (int64_t d = 0; has_sums && d < a.d_v_;
+             ++d) {  // tiles take subnormals for zero: so that it does not matter when
           const F v = _mm512_load_ps(o + d * kRow) * factor;
           const __mmask16 normal = _mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(0x1p-126f), _CMP_NLT_UQ);
           _mm512_store_ps(o + d * kRow, _mm512_maskz_mov_ps(normal, v));
         }
-        _mm512_store_ps(w.max + lane, max);
+        _mm512_store_ps(w.max + lane, now);
       }
       _mm512_store_ps(w.sum + lane, sum + (even + odd));
-    }
-
-    // o [d_v, 32 lanes] += Vᵀ Pᵀ, first the rounded p, then the rests
-    void add_values(const char* v, float* o) {
-      for (int64_t d = 0; d < a.d_v_; d += 32, o += 32 * 2 * kLanes, v += 4 * kBlock) {
-        load(o);
-        const char* p = w.p;
-        for (int64_t part = 0; part < 2; ++part)
-          for (int64_t half = 0; half < 2; ++half, p += 2 * kBlock) {
-            tiles.template load<6>(p, 64);
-            tiles.template load<4>(v + half * kBlock, 64);
-            multiply(p + kBlock, v + (2 + half) * kBlock, 64);
-          }
-        store(o);
-      }
     }
 
     // 0 · NaN: what a row does not see must not reach it. Lane by lane, with the other values cleared.
@@ -374,7 +418,8 @@ class AttentionLanes {
                       static_cast<size_t>(stride));
         pack_values(w.rows, stride, w.seen_v);
         std::copy_n(o, 2 * kLanes * a.d_v_, w.spare);
-        add_values(w.seen_v, w.spare);
+        plan_values(w.seen_v, first, w.spare);
+        finish_tiles();
         for (int64_t d = 0; d < a.d_v_; ++d) o[d * 2 * kLanes + i - first] = w.spare[d * 2 * kLanes + i - first];
       }
     }
