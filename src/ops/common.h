@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "tensor/kernel.h"
 #include "tensor/tape.h"
 
 namespace pmetal::ops {
@@ -34,29 +33,6 @@ inline bool is_mergeable(const Tensor& t) {
     expected = t.strides()[i] * t.shape()[i];
   }
   return t.rank() >= 1 && (t.dim(-1) == 1 || t.strides()[-1] == 1);
-}
-
-// The candidate of a fused op for the CPU that takes the arguments, or null: then the caller runs the ops it stands
-// for. A meta context that plans for the CPU answers for it.
-template <class Args>
-const Candidate<Args>* fused_candidate(Context& ctx, const KernelList<Args>& cpu, const Args& args) {
-  const Device device = ctx.device().is_meta() ? ctx.planned().value_or(ctx.device()) : ctx.device();
-  if (device.is_meta() || device.is_cuda()) return nullptr;
-  const KernelContext kernel{&ctx.threads(), ctx.stream(), 0, nullptr, 0};
-  for (const Candidate<Args>& c : cpu.candidates)
-    if (!c.decline || !c.decline(args, kernel)) return &c;
-  return nullptr;
-}
-template <class Args>
-bool run_fused(Context& ctx, const KernelList<Args>& cpu, const Args& args) {
-  const Candidate<Args>* c = fused_candidate(ctx, cpu, args);
-  if (!c) return false;
-  KernelContext kernel{&ctx.threads(), ctx.stream(), 0, nullptr, 0};
-  if (!ctx.device().is_meta())
-    detail::run_candidate(ctx, cpu, *c, args, kernel);
-  else if (const int64_t bytes = c->workspace ? c->workspace(args, kernel) : 0; bytes > 0)
-    ctx.allocator().allocate(bytes);
-  return true;
 }
 
 // t itself, or a contiguous copy where its rows are not evenly spaced

@@ -1,6 +1,6 @@
 #include "ops/lora.h"
 
-#include "ops/common.h"
+#include "ops/fused_cpu.h"
 #include "ops/linear.h"
 
 namespace pmetal::ops {

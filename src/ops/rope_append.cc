@@ -1,6 +1,7 @@
 #include "ops/rope_append.h"
 
 #include "ops/common.h"
+#include "ops/fused_cpu.h"
 
 namespace pmetal::ops {
 

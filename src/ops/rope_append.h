@@ -17,7 +17,6 @@ struct RopeAppendArgs {
   float eps = 0;
 };
 PMETAL_DECLARE_FUSED_KERNELS(rope_append, RopeAppendArgs)
-extern const KernelList<RopeAppendArgs> rope_append_cpu;
 
 struct HeadNorms {
   Tensor q, k;  // [d], or undefined: the model has none

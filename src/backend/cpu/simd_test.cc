@@ -3,11 +3,11 @@
 #include "backend/cpu/candidate_testing.h"
 #include "ops/activation.h"
 #include "ops/embedding.h"
+#include "ops/fused_cpu.h"
 #include "ops/kv.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
 #include "ops/rope.h"
-#include "ops/rope_append.h"
 
 namespace pmetal::ops {
 namespace {
