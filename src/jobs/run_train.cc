@@ -107,8 +107,9 @@ void publish(const fs::path& from, const fs::path& to) {
 }
 
 // How a step is cut so that it fits, by plan; --recompute none and blocks are orders.
-train::StepChoice plan_step(const TrainOptions& o, const ModelSession& s, const LearningRates& rates, int64_t tokens,
-                            const JobContext& job) {
+train::StepChoice plan_step(const JobOptions& options, const ModelSession& s, const LearningRates& rates,
+                            int64_t tokens, const JobContext& job) {
+  const TrainOptions& o = options.as<TrainOptions>();
   train::PlanRequest request;
   request.device = s.ctx->device();
   request.stream = s.ctx->stream();
@@ -132,7 +133,9 @@ train::StepChoice plan_step(const TrainOptions& o, const ModelSession& s, const 
   train::StepChoice choice;
   choice.batch_size = o.batch_size;
   if (o.recompute == Recompute::kAuto && !o.no_gradient_checkpointing) {
-    choice = train::choose_step(*s.checkpoint, request, budget);
+    // single blocks take the least memory; who names a group gets that
+    const bool named = options.was_asked_for("gradient_checkpointing_layers");
+    choice = train::choose_step(*s.checkpoint, request, budget, named ? o.gradient_checkpointing_layers : 1);
   } else {
     request.loss.recompute_group = choice.recompute_group =
         o.recompute == Recompute::kBlocks ? o.gradient_checkpointing_layers : 0;
@@ -187,7 +190,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     target = make_adapter_target(*s.model, s.adapter, rates);
   }
 
-  const train::StepChoice choice = plan_step(o, s, rates, data.sequence_length, job);
+  const train::StepChoice choice = plan_step(options, s, rates, data.sequence_length, job);
   s.ctx->allocator().set_plan(describe(choice.plan));
   train::TrainOptions t;
   t.batch_size = choice.batch_size;

@@ -23,7 +23,11 @@ void parse_rope(const JsonReader& json, const DecoderDefaults& defaults, Decoder
   if (!p) p = json.maybe_object("rope_scaling");
   if (!p) return;
   const std::string type = p->string_or("rope_type", p->string_or("type", "default"));
-  r.type = nn::parse_rope_type(type);
+  const std::optional<nn::RopeConfig::Type> known = nn::parse_rope_type(type);
+  if (!known)
+    p->refuse(p->has("rope_type") ? "rope_type" : "type",
+              fmt::format("\"{}\" is not known; known: {}", type, nn::kRopeTypes));
+  r.type = *known;
   r.theta = static_cast<float>(p->number_or("rope_theta", r.theta));
   if (p->number_or("partial_rotary_factor", 1) != 1 || json.number_or("partial_rotary_factor", 1) != 1)
     p->refuse("partial_rotary_factor", "this family turns whole heads; only 1 is possible");

@@ -73,15 +73,14 @@ RopeFrequencies longrope(const RopeConfig& c, int64_t length) {
 
 }  // namespace
 
-RopeConfig::Type parse_rope_type(const std::string& name) {
+std::optional<RopeConfig::Type> parse_rope_type(const std::string& name) {
   if (name == "default" || name == "mrope") return RopeConfig::Type::kDefault;
   if (name == "linear") return RopeConfig::Type::kLinear;
   if (name == "dynamic") return RopeConfig::Type::kDynamic;
   if (name == "yarn") return RopeConfig::Type::kYarn;
   if (name == "llama3") return RopeConfig::Type::kLlama3;
   if (name == "longrope" || name == "su") return RopeConfig::Type::kLongRope;
-  fail(ErrorCode::kUnsupported,
-       "rope type \"{}\" is not known; known: default, linear, dynamic, yarn, llama3, longrope", name);
+  return std::nullopt;
 }
 
 RopeFrequencies rope_frequencies(const RopeConfig& c, int64_t length) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nn/batch.h"
@@ -27,7 +29,8 @@ struct RopeConfig {
   bool depends_on_length() const { return type == Type::kDynamic || type == Type::kLongRope; }
 };
 
-RopeConfig::Type parse_rope_type(const std::string& name);  // throws Error(kUnsupported) naming the known ones
+inline constexpr std::string_view kRopeTypes = "default, linear, dynamic, yarn, llama3, longrope";
+std::optional<RopeConfig::Type> parse_rope_type(const std::string& name);  // one of those, or their older names
 
 struct RopeFrequencies {
   std::vector<float> inv_freq;  // [rotary_dim / 2]

@@ -103,18 +103,18 @@ MemoryPlan plan_training(const models::Checkpoint& checkpoint, const PlanRequest
   return plan;
 }
 
-StepChoice choose_step(const models::Checkpoint& checkpoint, PlanRequest request, int64_t free) {
+StepChoice choose_step(const models::Checkpoint& checkpoint, PlanRequest request, int64_t free, int64_t group) {
   StepChoice choice;
-  const auto fits = [&](int64_t batch_size, int64_t group) {
+  const auto fits = [&](int64_t batch_size, int64_t recomputed) {
     request.sequences = choice.batch_size = batch_size;
-    request.loss.recompute_group = choice.recompute_group = group;
+    request.loss.recompute_group = choice.recompute_group = recomputed;
     choice.plan = plan_training(checkpoint, request);
     return choice.fits = choice.plan.total <= free;
   };
   const int64_t batch = request.sequences;
   for (int64_t n = batch; n >= 1; --n)
     if (batch % n == 0 && fits(n, 0)) return choice;
-  fits(1, 1);
+  fits(1, group);
   return choice;
 }
 

@@ -35,13 +35,14 @@ MemoryPlan plan_inference(const models::Checkpoint& checkpoint, const PlanReques
 MemoryPlan plan_training(const models::Checkpoint& checkpoint, const PlanRequest& request);
 
 // What fits into `free` bytes, tried in this order: the whole batch, smaller micro-batches (divisors of the batch), one
-// sequence at a time with blocks computed again in the backward pass. The last is taken where nothing fits.
+// sequence at a time with blocks computed again in the backward pass, `group` as one. The last is taken where nothing
+// fits.
 struct StepChoice {
   int64_t batch_size = 1;       // sequences of one micro-batch
   int64_t recompute_group = 0;  // as in LossOptions
   bool fits = true;
   MemoryPlan plan;
 };
-StepChoice choose_step(const models::Checkpoint& checkpoint, PlanRequest request, int64_t free);
+StepChoice choose_step(const models::Checkpoint& checkpoint, PlanRequest request, int64_t free, int64_t group = 1);
 
 }  // namespace pmetal::train

@@ -178,6 +178,7 @@ TEST_F(MemoryPlanTest, A_batch_is_cut_before_blocks_are_computed_again) {
   EXPECT_EQ(chosen(one).batch_size, 1);
   EXPECT_EQ(chosen(one).recompute_group, 0);
   EXPECT_EQ(chosen(one - 1).recompute_group, 1);
+  EXPECT_EQ(choose_step(*checkpoint, r, one - 1, 3).recompute_group, 3);
   EXPECT_TRUE(chosen(least).fits);
   EXPECT_FALSE(chosen(least - 1).fits);
 }

@@ -163,7 +163,8 @@ constexpr FieldDescriptor kFields[] = {
      .help = "compute blocks again in the backward pass to save memory; auto = when it would not fit",
      .options = kRecompute},
     {PMETAL_FIELD(gradient_checkpointing_layers), .kind = kInteger, .group = "Compute",
-     .help = "blocks computed again as one group", .min = 1, .max = 1024},
+     .help = "blocks computed again as one group; --recompute auto takes 1 unless this is given", .min = 1,
+     .max = 1024},
     {PMETAL_FIELD(no_gradient_checkpointing), .kind = kToggle, .places = "!training.gradient_checkpointing",
      .group = "Compute", .help = "the same as --recompute none"},
 

@@ -83,7 +83,7 @@ struct TrainOptions {
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
   Recompute recompute = Recompute::kAuto;
-  int64_t gradient_checkpointing_layers = 1;
+  int64_t gradient_checkpointing_layers = 4;
   bool no_gradient_checkpointing = false;
   // Output
   std::string output_dir = "./output";
