@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "formats/text.h"
 #include "infer/defaults.h"
 #include "infer/engine.h"
 #include "jobs/conversation.h"
@@ -61,9 +62,16 @@ infer::SamplingParams sampling(const InferOptions& o, const models::ModelInfo& i
 }
 
 std::string read_prompt(const InferOptions& o, const JobContext& job) {
-  if (!o.prompt_file) return o.prompt;
-  if (*o.prompt_file != "-") return read_text(*o.prompt_file);
-  return std::string(std::istreambuf_iterator<char>(job.input()), {});
+  const bool from_stdin = o.prompt_file == "-";
+  std::string prompt = !o.prompt_file ? o.prompt
+                       : from_stdin   ? std::string(std::istreambuf_iterator<char>(job.input()), {})
+                                      : read_text(*o.prompt_file);
+  if (!formats::is_valid_utf8(prompt))
+    fail(ErrorCode::kInvalidInput, "{}: is not UTF-8 text; convert it, as with iconv -t utf-8",
+         !o.prompt_file ? "--prompt"
+         : from_stdin   ? "stdin"
+                        : *o.prompt_file);
+  return prompt;
 }
 
 struct Answer {
@@ -209,6 +217,10 @@ void chat(const JobContext& job, Conversation& conversation, const std::string& 
     }
     if (line.starts_with('/') && line.find_first_of(" /", 1) == std::string::npos) {
       job.log(LogLevel::kInfo, "{}: no such command; there are /reset and /exit", line);
+      continue;
+    }
+    if (!formats::is_valid_utf8(line)) {
+      job.log(LogLevel::kError, "that line is not UTF-8 text");
       continue;
     }
     conversation.add_user(line);
