@@ -1,7 +1,9 @@
 #include "infer/generate.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "base/error.h"
 #include "infer/kv.h"
 #include "infer/step_runner.h"
 
@@ -15,7 +17,13 @@ nn::KvStore make_kv_store(Context& ctx, const models::Model& model, int64_t max_
 
 namespace {
 
-int32_t arg_max(const float* row, int64_t n) { return static_cast<int32_t>(std::max_element(row, row + n) - row); }
+int32_t arg_max(const float* row, int64_t n) {
+  const float* nan = std::find_if(row, row + n, [](float z) { return std::isnan(z); });
+  if (nan != row + n)
+    fail(ErrorCode::kNumerical, "the logit of token {} is nan; there is no likeliest token. The weights are broken",
+         nan - row);
+  return static_cast<int32_t>(std::max_element(row, row + n) - row);
+}
 
 }  // namespace
 

@@ -84,6 +84,7 @@ struct Running {
   std::vector<text::chat::OutputEvent> events;
   std::string text;  // where there is no parser
   bool is_done = false;
+  std::string error;
   std::unique_ptr<infer::Generation> generation;  // the last member: it goes first
 };
 
@@ -121,6 +122,7 @@ ExactMatchResult eval_exact_match(const EvalOptions& o, const JobContext& job, M
   int64_t shown_mistakes = 0;
   std::deque<Running> running;
   const auto finish = [&](Running& r) {
+    if (!r.error.empty()) fail(ErrorCode::kNumerical, "an answer to {} failed: {}", o.dataset, r.error);
     std::string answer = std::move(r.text);
     if (r.question.prompt.parser) {
       r.question.prompt.parser->finish(r.events);
@@ -155,6 +157,7 @@ ExactMatchResult eval_exact_match(const EvalOptions& o, const JobContext& job, M
                                      result.generated_tokens += u.token.has_value();
                                      if (!u.finish) return;
                                      r.is_done = true;
+                                     if (u.finish->reason == infer::Finish::Reason::kError) r.error = u.finish->message;
                                    });
     }
     engine.step();
