@@ -154,6 +154,8 @@ class ShardLoader final : public Loader {
     fingerprint_ = fingerprint(paths_);
     arrange();
     if (total_ == 0) fail(ErrorCode::kInvalidInput, "the token shards hold no document");
+    if (tokens_ == 0)
+      fail(ErrorCode::kInvalidInput, "{}: the documents of the token shards are all empty", paths_.front().string());
   }
   bool next(PackedSequence& out) override {
     const auto& o = options_.loader;
@@ -228,7 +230,9 @@ class ShardLoader final : public Loader {
       fail(ErrorCode::kInvalidInput,
            "{}: {} bytes where its index says {} documents with {} tokens; the shard is damaged", path.string(), size,
            entry->documents, entry->tokens);
-    lengths_.push_back(entry ? entry->documents + entry->tokens : ShardFile(path).stream_starts().back());
+    const std::vector<int64_t> starts = entry ? std::vector<int64_t>{} : ShardFile(path).stream_starts();
+    lengths_.push_back(entry ? entry->documents + entry->tokens : starts.back());
+    tokens_ += entry ? entry->tokens : starts.back() - (static_cast<int64_t>(starts.size()) - 1);
   }
   // the epoch's order of shards and where each one's sequences begin
   void arrange() {
@@ -292,6 +296,7 @@ class ShardLoader final : public Loader {
   ShardLoaderOptions options_;
   std::vector<fs::path> paths_;
   std::vector<int64_t> lengths_;  // stream length of each shard
+  int64_t tokens_ = 0;            // of all shards, without end tokens
   std::string fingerprint_;
   int64_t epoch_ = 0, next_ = 0, total_ = 0;
   std::vector<int64_t> shard_order_, first_sequence_;
