@@ -79,7 +79,8 @@ void binary_plain(const BinaryArgs& args, const KernelContext& kernel) {
 namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
-const Candidate<BinaryArgs> kCandidates[] = {simd_candidate<cpu::Avx512, BinaryArgs>("avx512"),
+const Candidate<BinaryArgs> kCandidates[] = {simd_candidate<cpu::Avx512Bf16, BinaryArgs>("avx512_bf16"),
+                                             simd_candidate<cpu::Avx512, BinaryArgs>("avx512"),
                                              simd_candidate<cpu::Avx2, BinaryArgs>("avx2"),
                                              {"plain", nullptr, cpu::binary_plain}};
 }  // namespace

@@ -77,7 +77,8 @@ void embedding_backward_plain(const EmbeddingBackwardArgs& args, const KernelCon
 namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
-const Candidate<EmbeddingArgs> kForward[] = {simd_candidate<cpu::Avx512, EmbeddingArgs>("avx512"),
+const Candidate<EmbeddingArgs> kForward[] = {simd_candidate<cpu::Avx512Bf16, EmbeddingArgs>("avx512_bf16"),
+                                             simd_candidate<cpu::Avx512, EmbeddingArgs>("avx512"),
                                              simd_candidate<cpu::Avx2, EmbeddingArgs>("avx2"),
                                              {"plain", nullptr, cpu::embedding_plain, cpu::embedding_plain_workspace}};
 const Candidate<EmbeddingBackwardArgs> kBackward[] = {{"plain", nullptr, cpu::embedding_backward_plain}};

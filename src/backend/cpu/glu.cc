@@ -130,10 +130,12 @@ namespace pmetal::ops {
 namespace {
 using cpu::simd_backward_candidate;
 using cpu::simd_candidate;
-const Candidate<GluArgs> kForward[] = {simd_candidate<cpu::Avx512, GluArgs>("avx512"),
+const Candidate<GluArgs> kForward[] = {simd_candidate<cpu::Avx512Bf16, GluArgs>("avx512_bf16"),
+                                       simd_candidate<cpu::Avx512, GluArgs>("avx512"),
                                        simd_candidate<cpu::Avx2, GluArgs>("avx2"),
                                        {"plain", nullptr, cpu::glu_plain}};
-const Candidate<GluArgs> kBackward[] = {simd_backward_candidate<cpu::Avx512, GluArgs>("avx512"),
+const Candidate<GluArgs> kBackward[] = {simd_backward_candidate<cpu::Avx512Bf16, GluArgs>("avx512_bf16"),
+                                        simd_backward_candidate<cpu::Avx512, GluArgs>("avx512"),
                                         simd_backward_candidate<cpu::Avx2, GluArgs>("avx2"),
                                         {"plain", nullptr, cpu::glu_backward_plain}};
 }  // namespace

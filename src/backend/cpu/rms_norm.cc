@@ -126,10 +126,12 @@ void rms_norm_backward_plain(const RmsNormBackwardArgs& args, const KernelContex
 namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
-const Candidate<RmsNormArgs> kForward[] = {simd_candidate<cpu::Avx512, RmsNormArgs>("avx512"),
+const Candidate<RmsNormArgs> kForward[] = {simd_candidate<cpu::Avx512Bf16, RmsNormArgs>("avx512_bf16"),
+                                           simd_candidate<cpu::Avx512, RmsNormArgs>("avx512"),
                                            simd_candidate<cpu::Avx2, RmsNormArgs>("avx2"),
                                            {"plain", nullptr, cpu::rms_norm_plain}};
 const Candidate<RmsNormBackwardArgs> kBackward[] = {
+    simd_candidate<cpu::Avx512Bf16, RmsNormBackwardArgs>("avx512_bf16"),
     simd_candidate<cpu::Avx512, RmsNormBackwardArgs>("avx512"),
     simd_candidate<cpu::Avx2, RmsNormBackwardArgs>("avx2"),
     {"plain", nullptr, cpu::rms_norm_backward_plain, cpu::rms_norm_backward_plain_workspace}};

@@ -74,7 +74,8 @@ namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
 const Candidate<RopeTableArgs> kTable[] = {{"plain", nullptr, cpu::rope_table_plain}};
-const Candidate<RopeArgs> kRope[] = {simd_candidate<cpu::Avx512, RopeArgs>("avx512"),
+const Candidate<RopeArgs> kRope[] = {simd_candidate<cpu::Avx512Bf16, RopeArgs>("avx512_bf16"),
+                                     simd_candidate<cpu::Avx512, RopeArgs>("avx512"),
                                      simd_candidate<cpu::Avx2, RopeArgs>("avx2"),
                                      {"plain", nullptr, cpu::rope_plain}};
 }  // namespace

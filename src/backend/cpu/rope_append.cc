@@ -5,7 +5,8 @@
 namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
-const Candidate<RopeAppendArgs> kCandidates[] = {simd_candidate<cpu::Avx512, RopeAppendArgs>("avx512"),
+const Candidate<RopeAppendArgs> kCandidates[] = {simd_candidate<cpu::Avx512Bf16, RopeAppendArgs>("avx512_bf16"),
+                                                 simd_candidate<cpu::Avx512, RopeAppendArgs>("avx512"),
                                                  simd_candidate<cpu::Avx2, RopeAppendArgs>("avx2")};
 }  // namespace
 const KernelList<RopeAppendArgs> rope_append_cpu = {"rope_append", kCandidates};

@@ -51,10 +51,12 @@ struct ScoreRows {
   void (*scale_to)(const float* x, float a, void* y, DType y_dtype, int64_t n);
   void (*add_scaled)(const float* x, float a, float* y, int64_t n);
 };
+const ScoreRows& score_rows_avx512_bf16();
 const ScoreRows& score_rows_avx512();
 const ScoreRows& score_rows_avx2();
 
 inline const ScoreRows& score_rows_for(Isa isa) {
+  if (isa >= Isa::kAvx512Bf16) return score_rows_avx512_bf16();
   return isa >= Isa::kAvx512 ? score_rows_avx512() : score_rows_avx2();
 }
 

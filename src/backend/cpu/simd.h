@@ -93,6 +93,25 @@ struct Avx512 {
 #pragma GCC pop_options
 
 #pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,avx2,f16c")
+// the same with the instruction that rounds to bf16, and the same bits: it takes subnormals for zero, so those go the
+// other way
+struct Avx512Bf16 : Avx512 {
+  static constexpr Isa kIsa = Isa::kAvx512Bf16;
+
+  PMETAL_INLINE __m256i narrow(F v) {
+    constexpr int kSubnormal = 0x20;
+    if (__builtin_expect(_mm512_fpclass_ps_mask(v, kSubnormal) != 0, 0)) return Avx512::narrow(v);
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+  }
+  using Avx512::store;
+  PMETAL_INLINE void store(BF16* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(v)); }
+  PMETAL_INLINE void store(BF16* p, F v, int64_t n) { _mm256_mask_storeu_epi16(p, mask(n), narrow(v)); }
+  PMETAL_INLINE F round_bf16(F v) { return widen(narrow(v)); }
+};
+#pragma GCC pop_options
+
+#pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 struct Avx2 {
   static constexpr Isa kIsa = Isa::kAvx2;

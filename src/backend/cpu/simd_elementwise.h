@@ -34,7 +34,7 @@ inline bool has_dense_rows(const View& v) { return v.rank == 0 || v.dim(-1) <= 1
 template <class V>
 const char* decline_isa() {
   if (isa() >= V::kIsa) return nullptr;
-  return V::kIsa == Isa::kAvx512 ? "no AVX-512 here" : "AVX2 is switched off";
+  return no_level<V>();
 }
 
 template <class V, class A, class B, class Y, class Op>

@@ -1,5 +1,6 @@
 // Candidates of the row ops (norms, rope, glu, elementwise, optimizer, KV append) on vectors, one level per instruction
-// set; V is Avx512 or Avx2 of simd.h. Defined in simd_avx512.cc and simd_avx2.cc.
+// set; V is one of simd.h. Defined in simd_avx512_bf16.cc, simd_avx512.cc
+// and simd_avx2.cc.
 #pragma once
 
 #include "backend/cpu/isa.h"
@@ -14,6 +15,7 @@
 
 namespace pmetal::cpu {
 
+struct Avx512Bf16;
 struct Avx512;
 struct Avx2;
 

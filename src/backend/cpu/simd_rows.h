@@ -46,10 +46,17 @@ T* row_of(const View& v, int64_t row) {
   return static_cast<T*>(v.data) + row * v.stride(0);
 }
 
+template <class V>
+const char* no_level() {
+  return V::kIsa == Isa::kAvx2     ? "AVX2 is switched off"
+         : V::kIsa == Isa::kAvx512 ? "no AVX-512 here"
+                                   : "no AVX-512 BF16 here";
+}
+
 // what all row kernels take: bf16 or f32 in dense rows, one type
 template <class V>
 const char* decline_rows(std::initializer_list<const View*> views) {
-  if (isa() < V::kIsa) return V::kIsa == Isa::kAvx512 ? "no AVX-512 here" : "AVX2 is switched off";
+  if (isa() < V::kIsa) return no_level<V>();
   const DType dtype = (*views.begin())->dtype;
   if (dtype != DType::kBF16 && dtype != DType::kF32) return "takes bf16 and f32 alone";
   for (const View* v : views) {

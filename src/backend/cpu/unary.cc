@@ -138,7 +138,8 @@ void unary_backward_plain(const UnaryArgs& args, const KernelContext& kernel) {
 namespace pmetal::ops {
 namespace {
 using cpu::simd_candidate;
-const Candidate<UnaryArgs> kForward[] = {simd_candidate<cpu::Avx512, UnaryArgs>("avx512"),
+const Candidate<UnaryArgs> kForward[] = {simd_candidate<cpu::Avx512Bf16, UnaryArgs>("avx512_bf16"),
+                                         simd_candidate<cpu::Avx512, UnaryArgs>("avx512"),
                                          simd_candidate<cpu::Avx2, UnaryArgs>("avx2"),
                                          {"plain", nullptr, cpu::unary_plain}};
 const Candidate<UnaryArgs> kBackward[] = {{"plain", nullptr, cpu::unary_backward_plain}};

@@ -91,11 +91,28 @@ class AmxBlock {
     if (j < s.n_blocks) rows<MT, 1>(tiles, s, j, row_begin, row_end);
   }
 
+  // One line of each of `count` rows into L1, two in each step
+  struct Lines {
+    const char* at = nullptr;
+    int64_t stride = 0, count = 0;
+    void step() {
+      for (int i = 0; i < 2 && count > 0; ++i, --count, at += stride) _mm_prefetch(at, _MM_HINT_T0);
+    }
+  };
+
   // The sums of 32 rows on their way to `finish`: that of one group runs while the tiles work on the next.
   class Finish {
    public:
     Finish(const BlockArgs& s, int64_t j, int64_t row_end) : s_(s), column_(j * 16), row_end_(row_end) {}
     float* next() { return sums_[turn_]; }
+    // what will be added to the 32 rows from `row` on, as lines to fetch meanwhile
+    Lines added_to(int64_t row) const {
+      const FinishArgs& f = *s_.last;
+      if (!f.residual || f.residual_dtype != DType::kBF16) return {};
+      const char* rows = static_cast<const char*>(f.residual);
+      return {rows + (row * f.residual_stride + column_) * 2, f.residual_stride * 2,
+              std::min<int64_t>(32, row_end_ - row)};
+    }
     void stored(int64_t row) {
       done();
       row_ = row;
@@ -131,7 +148,7 @@ class AmxBlock {
     if (s.last) {
       Finish finish(s, j, row_end);
       for (int64_t row = row_begin; row < row_end; row += 32) {
-        group<MT, NT, false>(tiles, s, j, row, &next, finish.next(), 128);
+        group<MT, NT, false>(tiles, s, j, row, &next, finish.added_to(row), finish.next(), 128);
         finish.stored(row);
       }
       finish.done();
@@ -140,9 +157,9 @@ class AmxBlock {
     for (int64_t row = row_begin; row < row_end; row += 32) {
       char* c = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
       if (stream_b)
-        group<MT, NT, true>(tiles, s, j, row, nullptr, c, s.c_stride * 4);
+        group<MT, NT, true>(tiles, s, j, row, nullptr, {}, c, s.c_stride * 4);
       else
-        group<MT, NT, false>(tiles, s, j, row, &next, c, s.c_stride * 4);
+        group<MT, NT, false>(tiles, s, j, row, &next, {}, c, s.c_stride * 4);
     }
   }
 
@@ -156,7 +173,7 @@ class AmxBlock {
   }
 
   template <int MT, int NT, bool kStreamB>
-  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row, Prefetch* next, void* to,
+  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row, Prefetch* next, Lines added, void* to,
                     int64_t to_stride) {
     const int64_t c_stride = s.c_stride * 4;
     const char* c0 = reinterpret_cast<const char*>(s.c + row * s.c_stride + j * 16);
@@ -182,6 +199,7 @@ class AmxBlock {
         for (int line = 0; line < 1024; line += 64) _mm_prefetch(b0 + kTuning.prefetch_b + line, _MM_HINT_T1);
       if constexpr (!kStreamB) {
         next->step();
+        added.step();
         if (fetches_c) prefetch_c(c0 + 32 * c_stride, c_stride, d / 32);
       }
       tiles.template load<6>(b0, 64);

@@ -38,20 +38,29 @@ void pack_rows(const GemmKernels& kernels, const BOperand& b, int64_t block, int
   }
 }
 
-void pack_columns(const GemmKernels& kernels, const BOperand& b, int64_t block, int64_t begin, int64_t length,
-                  char* to) {
-  const int64_t size = size_of(b.dtype), columns = std::min<int64_t>(16, b.cols - block * 16);
+// Rows of the matrix may lie in few sets of L1, so all blocks take their columns of a row while it is there.
+void pack_columns(const GemmKernels& kernels, const BOperand& b, int64_t block, int64_t n_blocks, int64_t begin,
+                  int64_t length, char* to) {
+  const int64_t size = size_of(b.dtype), bytes = b_block_bytes(b.dtype, length);
   const char* from = b.data + begin * b.stride + block * 16 * size;
+  const auto columns = [&](int64_t j) { return std::min<int64_t>(16, b.cols - (block + j) * 16); };
   if (b.dtype == DType::kF32) {
-    for (int64_t d = 0; d < length; ++d, to += 64, from += b.stride) {
-      if (columns < 16) std::memset(to, 0, 64);
-      std::memcpy(to, from, static_cast<size_t>(columns * 4));
-    }
+    for (int64_t j = 0; j < n_blocks; ++j)
+      for (int64_t d = 0; d < length; ++d) {
+        char* line = to + j * bytes + d * 64;
+        if (columns(j) < 16) std::memset(line, 0, 64);
+        std::memcpy(line, from + d * b.stride + j * 64, static_cast<size_t>(columns(j) * 4));
+      }
     return;
   }
+  const bool has_next = (block + n_blocks) * 16 < b.cols;  // the next panel's columns into L2
   for (int64_t d = 0; d < length; d += 32, to += 1024, from += 32 * b.stride) {
-    const Edge edge(from, b.stride, length - d, columns * 2, 32, 32);
-    kernels.interleave(edge.from, edge.stride, to);
+    for (int64_t j = 0; j < n_blocks; ++j) {
+      const Edge edge(from + j * 32, b.stride, length - d, columns(j) * 2, 32, 32);
+      kernels.interleave(edge.from, edge.stride, to + j * bytes);
+    }
+    for (int64_t r = 0; has_next && r < std::min<int64_t>(32, length - d); ++r)
+      __builtin_prefetch(from + r * b.stride + n_blocks * 32, 0, 2);
   }
 }
 
@@ -92,11 +101,10 @@ void pack_b(const GemmKernels& kernels, const BOperand& b, int64_t block, int64_
       pack_transposed_bf16(kernels, b, block + j, begin, length, to + j * bytes, to + (j + 1) * bytes);
     return;
   }
+  if (b.source == BSource::kColumns) return pack_columns(kernels, b, block, n_blocks, begin, length, to);
   for (int64_t j = 0; j < n_blocks; ++j, to += bytes) {
     if (b.source == BSource::kRows)
       pack_rows(kernels, b, block + j, begin, length, to);
-    else if (b.source == BSource::kColumns)
-      pack_columns(kernels, b, block + j, begin, length, to);
     else
       pack_transposed_f32(kernels, b, block + j, begin, length, to);
   }

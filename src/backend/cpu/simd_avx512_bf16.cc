@@ -1,0 +1,29 @@
+// The row kernels of simd_rows.h and simd_elementwise.h, and what attention and head_loss do with rows, on AVX-512 with
+// BF16.
+#include <cmath>
+#include <cstring>
+#include <initializer_list>
+#include <type_traits>
+
+#include "backend/cpu/plain.h"
+#include "backend/cpu/score_rows.h"
+#include "backend/cpu/simd.h"
+#include "backend/cpu/simd_level.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,avx2,f16c")
+
+#include "backend/cpu/simd_rows.h"
+//
+#include "backend/cpu/simd_elementwise.h"
+#include "backend/cpu/simd_scores.h"
+
+namespace pmetal::cpu {
+template struct SimdLevel<Avx512Bf16>;
+const ScoreRows& score_rows_avx512_bf16() {
+  static constexpr ScoreRows table = score_table<Avx512Bf16>();
+  return table;
+}
+}  // namespace pmetal::cpu
+
+#pragma GCC pop_options
