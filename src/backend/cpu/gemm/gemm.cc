@@ -7,6 +7,9 @@
 //           inner kernel: C += A · B over all rows of the block
 //       finish: bias, residual, rounding, store
 //
+// Where the depth is walked in chunks over wide super blocks (C and a chunk of A stay in L2), a task is one panel of
+// one chunk, so that a core that is slowed down by others leaves most of them to the rest: `staged`.
+//
 // Cutting never changes a chain: C is kept in f32 between chunks, which is exact.
 #include "backend/cpu/gemm/gemm.h"
 
@@ -15,6 +18,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "backend/cpu/gemm/kernels.h"
@@ -61,11 +65,17 @@ struct Plan {
   APacked a_packed;
   int64_t row_piece = 0, depth_piece = 0;  // of packed A
   int64_t block_rows = 0, super_blocks = 0, panel_blocks = 0, chunk = 0;
+  // all workers go through the panels of `stage_blocks` columns together, chunk after chunk of the depth; 0: they do
+  // not
+  int64_t stage_blocks = 0;
   APacked low_a;  // of the second product, all rows
-  // workspace: a and low_a shared, the others per worker
-  int64_t a_bytes = 0, low_a_bytes = 0, b_bytes = 0, c_bytes = 0, bias_bytes = 0, low_b_bytes = 0;
+  // workspace: a, low_a and what stages share, the others per worker
+  int64_t a_bytes = 0, low_a_bytes = 0, stage_bytes = 0, b_bytes = 0, c_bytes = 0, bias_bytes = 0, low_b_bytes = 0;
+  int64_t shared_bytes() const { return a_bytes + low_a_bytes + stage_bytes; }
   int64_t worker_bytes() const { return b_bytes + c_bytes + bias_bytes + low_b_bytes; }
 };
+
+int ranges_of(int n_threads) { return std::min(n_threads, kMaxRanges); }
 
 Plan make_plan(const Product& p, int n_threads) {
   const GemmKernels& k = *p.kernels;
@@ -113,15 +123,26 @@ Plan make_plan(const Product& p, int n_threads) {
       if (n_threads == 1 || tasks >= 8 * n_threads) return false;
       return tiled ? 10 * tasks < 9 * round_up(tasks, n_threads) : tasks < 4 * n_threads;
     };
-    while (is_uneven() && plan.super_blocks > k.panel_blocks)
+    if (plan.super_blocks > k.panel_blocks) {
+      const int64_t widest = k.super_blocks * ranges_of(n_threads), stages = divide_up(blocks, widest);
+      const int64_t width = round_up(divide_up(blocks, stages), k.panel_blocks);
+      if (width / k.panel_blocks >= 4 * n_threads) plan.stage_blocks = width;
+    }
+    while (plan.stage_blocks == 0 && is_uneven() && plan.super_blocks > k.panel_blocks)
       plan.super_blocks = std::max(k.panel_blocks, round_up(plan.super_blocks / 2, k.panel_blocks));
-    while (is_uneven() && plan.block_rows > 96) plan.block_rows = round_up(plan.block_rows / 2, 96);
+    while (plan.stage_blocks == 0 && is_uneven() && plan.block_rows > 96)
+      plan.block_rows = round_up(plan.block_rows / 2, 96);
   }
   plan.finishes = plan.is_bf16 && k.finishes && !plan.few;
   plan.streams = plan.finishes && p.rows * p.cols * size_of(p.c.dtype) >= kStreamBytes;
   plan.chunk = std::min(plan.chunk, round_up(std::max<int64_t>(plan.depth_piece, 1), 32));
   if (plan.packs_b) plan.b_bytes = round_up(plan.panel_blocks, 2) * b_block_bytes(p.b.dtype, plan.chunk);
-  plan.c_bytes = round_up(plan.block_rows, 16) * plan.super_blocks * 64;
+  const int64_t c_bytes = round_up(plan.block_rows, 16) * 64;  // of a block of columns
+  if (plan.stage_blocks > 0)
+    plan.stage_bytes =
+        c_bytes * plan.stage_blocks + round_up(plan.stage_blocks * int64_t{sizeof(std::atomic<int64_t>)}, 64);
+  else
+    plan.c_bytes = c_bytes * plan.super_blocks;
   if (p.bias) plan.bias_bytes = plan.super_blocks * 64;
   if (p.low_depth > 0) {
     plan.low_a = {DType::kBF16, true, round_up(p.low_depth, 32)};
@@ -135,7 +156,7 @@ Plan make_plan(const Product& p, int n_threads) {
 int64_t plan_bytes(const Product& p, int n_threads) {
   if (p.rows == 0 || p.cols == 0) return 0;
   const Plan plan = make_plan(p, n_threads);
-  return plan.a_bytes + plan.low_a_bytes + plan.worker_bytes() * n_threads;
+  return plan.shared_bytes() + plan.worker_bytes() * n_threads;
 }
 
 struct alignas(64) Range {
@@ -176,6 +197,7 @@ class Run {
       else
         pool_.parallel_for(groups, 1, pack);
     }
+    if (plan_.stage_blocks > 0) return staged(row, n_rows, begin, length);
     const int64_t row_blocks = divide_up(n_rows, plan_.block_rows);
     const int64_t supers = divide_up(divide_up(p_.cols, 16), plan_.super_blocks);
     const auto work = [&](int worker, int64_t t) {
@@ -190,7 +212,7 @@ class Run {
     }
     // each worker walks a range of its own (its reads of B are one stream, and no two workers write neighbouring lines)
     // and then helps the others
-    const int n_ranges = std::min(pool_.size(), kMaxRanges);
+    const int n_ranges = ranges_of(pool_.size());
     const auto first_of = [&](int64_t range) { return n_tasks * range / n_ranges; };
     Range ranges[kMaxRanges];
     for (int i = 0; i < n_ranges; ++i) ranges[i].next = first_of(i);
@@ -204,61 +226,113 @@ class Run {
     });
   }
 
-  // rows [r, r + n) of the piece that begins at `row`; super block of columns from `block` on
-  void task(int worker, int64_t row, int64_t r, int64_t n, int64_t block, int64_t begin, int64_t length) {
-    char* scratch = workspace_ + plan_.a_bytes + plan_.low_a_bytes + worker * plan_.worker_bytes();
-    const int64_t n_blocks = std::min(plan_.super_blocks, divide_up(p_.cols, 16) - block);
-    const int64_t columns = std::min(n_blocks * 16, p_.cols - block * 16);
-    const bool in_place = p_.c.dtype == DType::kF32 && !(plan_.streams && !p_.accumulate) && columns % 16 == 0 &&
-                          !p_.bias && !p_.residual.data &&
-                          !(plan_.tiled && p_.c.stride % 1024 == 0);  // 16 rows of a tile in one set of L1
-    const bool continues = p_.accumulate || begin > 0;
-    const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;
-
-    BlockArgs s;
-    s.rows = n;
-    s.c_stride = in_place ? p_.c.stride : panel * 16;  // kept apart panel after panel
-    const int64_t b_size = size_of(p_.b.dtype);
-    float* bias = reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes);
-    for (int64_t d = 0; d == 0 || d < length; d += plan_.chunk) {
-      s.depth = std::min(plan_.chunk, length - d);
-      s.from_zero = !continues && d == 0;
-      place_a(s, row, r, begin, d);
-      for (int64_t j = 0; j < n_blocks; j += panel) {
-        s.n_blocks = std::min(panel, n_blocks - j);
-        s.c = in_place ? static_cast<float*>(p_.c.data) + (row + r) * p_.c.stride + (block + j) * 16
-                       : reinterpret_cast<float*>(scratch + plan_.b_bytes) + round_up(n, 16) * j * 16;
-        const int64_t column = (block + j) * 16, width = std::min(s.n_blocks * 16, p_.cols - column);
-        if (d == 0 && (length == 0 || (continues && !in_place))) begin_panel(s, row + r, column, width, continues);
-        s.b_next = after(block, n_blocks, j + panel, s.n_blocks, begin, d, length);
-        s.low = {};
-        if (p_.low_depth > 0 && d + plan_.chunk >= length)
-          s.low = pack_low(row + r, block + j, s.n_blocks, scratch + plan_.worker_bytes() - plan_.low_b_bytes);
-        FinishArgs last;
-        s.last = nullptr;
-        if (!in_place && plan_.finishes && length > 0 && d + plan_.chunk >= length) {
-          last = finish_of(row + r, n, column, width, bias);
-          s.last = &last;
-          s.finish = p_.kernels->finish;
-        }
-        if (length == 0) {
-        } else if (plan_.packs_b) {
-          pack_b(*p_.kernels, p_.b, block + j, s.n_blocks, begin + d, s.depth, scratch);
-          s.b = scratch;
-          s.b_stride = b_block_bytes(p_.b.dtype, s.depth);
-          plan_.block(s);
-        } else {  // lines of 64 bytes: one k of f32, two of bf16
-          s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
-          s.b = p_.b.data + (block + j) * s.b_stride + (begin + d) * 16 * b_size;
-          plan_.block(s);
-        }
-        if (!in_place && !s.last && d + plan_.chunk >= length) {
-          FinishArgs f = finish_of(row + r, n, column, width, bias);
-          f.c = s.c;
-          f.c_stride = s.c_stride;
-          p_.kernels->finish(f);
+  // A stage is one chunk of the depth of one rectangle of C. Workers take the panels of a stage first from a range of
+  // their own, then from the others'; a panel waits until its last stage is done, which is hardly ever.
+  void staged(int64_t row, int64_t n_rows, int64_t begin, int64_t length) {
+    const int n_ranges = ranges_of(pool_.size());
+    const int64_t blocks = divide_up(p_.cols, 16), width = plan_.stage_blocks, panel = plan_.panel_blocks;
+    const int64_t chunks = divide_up(length, plan_.chunk), across = divide_up(blocks, width);
+    const int64_t n_stages = divide_up(n_rows, plan_.block_rows) * across * chunks;
+    const int64_t in_range = divide_up(width / panel, n_ranges);
+    char* shared = workspace_ + plan_.a_bytes + plan_.low_a_bytes;
+    const int64_t c_bytes = round_up(plan_.block_rows, 16) * 64;                     // of a block of columns
+    auto* done = reinterpret_cast<std::atomic<int64_t>*>(shared + c_bytes * width);  // stages, of each panel
+    for (int64_t j = 0; j < width / panel; ++j) new (done + j) std::atomic<int64_t>(0);
+    Range ranges[kMaxRanges];  // how many panels have been taken from each, over all stages
+    const auto take = [&](int range, int64_t stage) {
+      int64_t taken = ranges[range].next.load();
+      while (taken < (stage + 1) * in_range)
+        if (ranges[range].next.compare_exchange_weak(taken, taken + 1)) return range * in_range + taken % in_range;
+      return int64_t{-1};
+    };
+    pool_.run([&](int worker) {
+      for (int64_t stage = 0; stage < n_stages; ++stage) {
+        const int64_t d = stage % chunks * plan_.chunk, first = stage / chunks % across * width;
+        const int64_t r = stage / chunks / across * plan_.block_rows;
+        for (int i = 0; i < n_ranges; ++i) {
+          const int range = (worker + i) % n_ranges;
+          for (int64_t j = take(range, stage); j >= 0; j = take(range, stage)) {
+            const int64_t block = first + j * panel, n_blocks = std::min({panel, width - j * panel, blocks - block});
+            if (j * panel >= width) continue;
+            while (done[j].load(std::memory_order_acquire) < stage) _mm_pause();
+            if (n_blocks <= 0) {  // of the narrower last rectangle
+              done[j].store(stage + 1, std::memory_order_release);
+              continue;
+            }
+            const int64_t own = first + range * in_range * panel;  // where the range begins
+            const Pieces next = after(own, std::min({in_range * panel, first + width - own, blocks - own}),
+                                      block - own + panel, n_blocks, width, begin, d, length);
+            do_panel(worker, {row, r, std::min(plan_.block_rows, n_rows - r), block, n_blocks, begin, d, length},
+                     reinterpret_cast<float*>(shared + c_bytes * j * panel), next);
+            done[j].store(stage + 1, std::memory_order_release);
+          }
         }
       }
+      if (plan_.streams) _mm_sfence();
+    });
+  }
+
+  // rows [r, r + n) of the piece that begins at `row`; super block of columns from `block` on
+  void task(int worker, int64_t row, int64_t r, int64_t n, int64_t block, int64_t begin, int64_t length) {
+    float* c = reinterpret_cast<float*>(scratch_of(worker) + plan_.b_bytes);
+    const int64_t n_blocks = std::min(plan_.super_blocks, divide_up(p_.cols, 16) - block);
+    const int64_t panel = plan_.few && !plan_.packs_b ? n_blocks : plan_.panel_blocks;
+    for (int64_t d = 0; d == 0 || d < length; d += plan_.chunk)
+      for (int64_t j = 0; j < n_blocks; j += panel) {
+        const int64_t width = std::min(panel, n_blocks - j);
+        do_panel(worker, {row, r, n, block + j, width, begin, d, length}, c + round_up(n, 16) * j * 16,
+                 after(block, n_blocks, j + panel, width, plan_.super_blocks, begin, d, length));
+      }
+  }
+
+  char* scratch_of(int worker) const { return workspace_ + plan_.shared_bytes() + worker * plan_.worker_bytes(); }
+
+  struct Panel {
+    int64_t row, r, n;         // rows [r, r + n) of the piece of A that begins at `row`
+    int64_t block, n_blocks;   // columns
+    int64_t begin, d, length;  // chunk d of a piece of the depth
+  };
+  // `c`: where its sums are kept from chunk to chunk when they are not in place
+  void do_panel(int worker, const Panel& p, float* c, const Pieces& next) {
+    char* scratch = scratch_of(worker);
+    const int64_t column = p.block * 16, width = std::min(p.n_blocks * 16, p_.cols - column);
+    const bool in_place = p_.c.dtype == DType::kF32 && !(plan_.streams && !p_.accumulate) && width % 16 == 0 &&
+                          !p_.bias && !p_.residual.data &&
+                          !(plan_.tiled && p_.c.stride % 1024 == 0);  // 16 rows of a tile in one set of L1
+    const bool continues = p_.accumulate || p.begin > 0, is_last = p.d + plan_.chunk >= p.length;
+    BlockArgs s;
+    s.rows = p.n;
+    s.n_blocks = p.n_blocks;
+    s.depth = std::min(plan_.chunk, p.length - p.d);
+    s.from_zero = !continues && p.d == 0;
+    s.c = in_place ? static_cast<float*>(p_.c.data) + (p.row + p.r) * p_.c.stride + column : c;
+    s.c_stride = in_place ? p_.c.stride : (plan_.few && !plan_.packs_b ? p.n_blocks : plan_.panel_blocks) * 16;
+    s.b_next = next;
+    place_a(s, p.row, p.r, p.begin, p.d);
+    if (p.d == 0 && (p.length == 0 || (continues && !in_place))) begin_panel(s, p.row + p.r, column, width, continues);
+    if (p_.low_depth > 0 && is_last)
+      s.low = pack_low(p.row + p.r, p.block, p.n_blocks, scratch + plan_.worker_bytes() - plan_.low_b_bytes);
+    FinishArgs last;
+    float* bias = reinterpret_cast<float*>(scratch + plan_.b_bytes + plan_.c_bytes);
+    if (!in_place && is_last) last = finish_of(p.row + p.r, p.n, column, width, bias);
+    if (!in_place && is_last && plan_.finishes && p.length > 0) {
+      s.last = &last;
+      s.finish = p_.kernels->finish;
+    }
+    if (p.length > 0 && plan_.packs_b) {
+      pack_b(*p_.kernels, p_.b, p.block, p.n_blocks, p.begin + p.d, s.depth, scratch);
+      s.b = scratch;
+      s.b_stride = b_block_bytes(p_.b.dtype, s.depth);
+      plan_.block(s);
+    } else if (p.length > 0) {  // lines of 64 bytes: one k of f32, two of bf16
+      s.b_stride = packed_weight_bytes(p_.b.dtype, 16, p_.depth);
+      s.b = p_.b.data + p.block * s.b_stride + (p.begin + p.d) * 16 * size_of(p_.b.dtype);
+      plan_.block(s);
+    }
+    if (!in_place && is_last && !s.last) {
+      last.c = s.c;
+      last.c_stride = s.c_stride;
+      p_.kernels->finish(last);
     }
   }
 
@@ -282,13 +356,13 @@ class Run {
   }
 
   // what this worker reads next: the next panel, the first panel of the next chunk, or (likely) of its next task
-  Pieces after(int64_t block, int64_t n_blocks, int64_t next_panel, int64_t n_panel, int64_t begin, int64_t d,
-               int64_t length) const {
+  Pieces after(int64_t block, int64_t n_blocks, int64_t next_panel, int64_t n_panel, int64_t step, int64_t begin,
+               int64_t d, int64_t length) const {
     int64_t next = block + next_panel, at = d;
     if (next_panel >= n_blocks) {
       next = block;
       at = d + plan_.chunk;
-      if (at >= length) next += plan_.super_blocks, at = 0;
+      if (at >= length) next += step, at = 0;
     }
     if (next >= divide_up(p_.cols, 16)) return {};
     const int64_t depth = std::min(plan_.chunk, length - at), line = 16 * size_of(p_.b.dtype);  // bytes of one k

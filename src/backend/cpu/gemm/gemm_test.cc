@@ -397,6 +397,42 @@ TEST(Gemm, bits_of_a_row_do_not_depend_on_its_company) {
   }
 }
 
+// Where workers go through the chunks of the depth together, panel by panel.
+TEST(Gemm, deep_and_wide_products_have_the_same_bits_with_any_number_of_threads) {
+  PhiloxStream rng(13, RngPurpose::kSynthetic);
+  ThreadPool one(1);
+  const int64_t m = 530, n = 2100, k = 2170, few = 9;
+  for (const DType t : kTypes) {
+    const TestMatrix x(rng, m, k, t), dy(rng, m, n, t), residual(rng, m, n, t), before(rng, m, k, DType::kF32);
+    const TestWeight w(rng, n, k, t, one);
+    for (const GemmKernels& level : levels()) {
+      if (level.name == std::string_view("amx_emulated") || level.name == std::string_view("plain")) continue;
+      const auto both = [&](int64_t first, int64_t rows, ThreadPool& pool) {
+        TestMatrix y(rng, rows, n, t), dx = before;
+        LinearForward f;
+        f.m = rows, f.n = n, f.k = k, f.x = x.view(first), f.w = w.view(WeightLayout::kPacked), f.y = y.out();
+        f.residual = residual.view(first), f.kernels = &level;
+        call(f, pool);
+        LinearInputGrad g;
+        g.m = rows, g.n = n, g.k = k, g.dy = dy.view(first), g.w = f.w, g.kernels = &level, g.accumulate = true;
+        g.dx = dx.out();
+        g.dx.data = dx.bytes.data() + first * k * 4;
+        call(g, pool);
+        dx.bytes.erase(dx.bytes.begin(), dx.bytes.begin() + first * k * 4);
+        return std::pair(y.bytes, dx.bytes);
+      };
+      const auto expected = both(0, m, one);
+      for (const int threads : {2, 3, 5}) {
+        ThreadPool pool(threads);
+        EXPECT_EQ(both(0, m, pool), expected) << level.name << " " << threads;
+      }
+      const auto rows = both(m - few, few, one);  // the last rows alone
+      EXPECT_TRUE(std::equal(rows.first.rbegin(), rows.first.rend(), expected.first.rbegin())) << level.name;
+      EXPECT_TRUE(std::equal(rows.second.rbegin(), rows.second.rend(), expected.second.rbegin())) << level.name;
+    }
+  }
+}
+
 TEST(Gemm, weight_gradient_accumulated_over_pieces_of_32_tokens_has_the_same_bits) {
   ThreadPool pool(2);
   PhiloxStream rng(6, RngPurpose::kSynthetic);
