@@ -2,6 +2,7 @@
 //   dV = Pᵀ dO,  dS = P · (dO Vᵀ − D) (· (1 − (s / cap)²)),  dQ = scale · dS K,  dK = scale · dSᵀ Q,  dsink = −P_sink ·
 //   D
 // dq is cut by tiles of query rows; dk and dv by blocks of 64 keys, whose queries are visited in order: deterministic.
+#include "backend/cpu/attention_amx.h"
 #include "backend/cpu/attention_gemm.h"
 #include "backend/cpu/attention_tile.h"
 
@@ -185,7 +186,8 @@ namespace {
 using cpu::attention_candidate;
 using cpu::Isa;
 const Candidate<AttentionBackwardArgs> kCandidates[] = {
-    attention_candidate<Isa::kAmx, AttentionBackwardArgs>("amx"),
+    {"amx", cpu::attention_backward_amx_decline, cpu::attention_backward_amx, cpu::attention_backward_amx_workspace},
+    attention_candidate<Isa::kAmx, AttentionBackwardArgs>("amx_rows"),
     attention_candidate<Isa::kAvx512Bf16, AttentionBackwardArgs>("avx512_bf16"),
     attention_candidate<Isa::kAvx512, AttentionBackwardArgs>("avx512"),
     attention_candidate<Isa::kAvx2, AttentionBackwardArgs>("avx2"),

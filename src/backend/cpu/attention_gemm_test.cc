@@ -9,6 +9,7 @@
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/attention_amx.h"
+#include "backend/cpu/attention_backward_lanes.h"
 #include "backend/cpu/attention_lanes.h"
 #include "backend/cpu/candidate_testing.h"
 #include "backend/cpu/gemm/amx_emulated.h"
@@ -154,19 +155,22 @@ TEST(Attention_gemm, Bits_do_not_depend_on_cutting_or_threads) {
 }
 
 // Queries as lanes, on the tiles of this machine or on emulated ones
-void run_lanes(Context& ctx, const AttentionArgs& args, bool emulated) {
+template <class Lanes, class Args>
+void run_on_lanes(Context& ctx, const Args& args) {
+  const Lanes lanes(kernels_for(Isa::kAvx512), args);
   KernelContext kernel{&ctx.threads(), nullptr, 0, nullptr, 0};
-  const GemmKernels& packing = kernels_for(Isa::kAvx512);
-  const auto run = [&](const auto& lanes) {
-    kernel.workspace_bytes = lanes.worker_bytes() * ctx.threads().size();
-    const Buffer workspace = ctx.allocator().allocate(kernel.workspace_bytes);
-    kernel.workspace = workspace.data();
-    lanes.run(kernel);
-  };
-  if (emulated)
-    run(AttentionLanes<EmulatedTiles>(packing, args));
-  else
-    run(AttentionLanes<HardwareTiles>(packing, args));
+  kernel.workspace_bytes = lanes.worker_bytes() * ctx.threads().size();
+  const Buffer workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+  kernel.workspace = workspace.data();
+  lanes.run(kernel);
+}
+void run_lanes(Context& ctx, const AttentionArgs& args, bool emulated) {
+  emulated ? run_on_lanes<AttentionLanes<EmulatedTiles>>(ctx, args)
+           : run_on_lanes<AttentionLanes<HardwareTiles>>(ctx, args);
+}
+void run_lanes(Context& ctx, const AttentionBackwardArgs& args, bool emulated) {
+  emulated ? run_on_lanes<AttentionBackwardLanes<EmulatedTiles>>(ctx, args)
+           : run_on_lanes<AttentionBackwardLanes<HardwareTiles>>(ctx, args);
 }
 std::vector<bool> lane_kinds() {
   if (isa() == Isa::kAmx) return {false, true};
@@ -191,6 +195,62 @@ TEST(Attention_lanes, Equals_the_plain_kernel) {
     }
     if (::testing::Test::HasFailure()) return;
   }
+}
+
+TEST(Attention_lanes, The_gradient_equals_the_plain_kernel) {
+  Context ctx = make_context(2);
+  for (int seed = 0; seed < 24; ++seed) {
+    SCOPED_TRACE(seed);
+    PhiloxStream rng(static_cast<uint64_t>(seed), RngPurpose::kInit);
+    const Problem p = draw(rng, DType::kBF16, {32, 64, 96, 128, 160});
+    run_plain(ctx, p);
+    std::vector<Tensor> expected;
+    for (const Tensor* t : {&p.dq, &p.dk, &p.dv}) expected.push_back(converted(*t, DType::kBF16));
+    for (bool emulated : lane_kinds()) {
+      for (const Tensor* t : {&p.dq, &p.dk, &p.dv}) ops::fill(ctx, *t, 7);
+      run_lanes(ctx, p.backward, emulated);
+      EXPECT_LT(worst(p.dq, expected[0]), 4e-2) << emulated;  // p and ds are rounded to bf16 here
+      EXPECT_LT(worst(p.dk, expected[1]), 4e-2) << emulated;
+      EXPECT_LT(worst(p.dv, expected[2]), 4e-2) << emulated;
+    }
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+// A sequence alone, with one thread, has the gradients that it has beside others
+TEST(Attention_lanes, Gradients_do_not_depend_on_batch_mates_or_threads) {
+  Context two = make_context(2), one = make_context(1);
+  for (bool emulated : lane_kinds())
+    for (int seed = 0; seed < 6; ++seed) {
+      PhiloxStream rng(static_cast<uint64_t>(seed), RngPurpose::kInit);
+      Problem p = draw(rng, DType::kBF16, {32, 64, 64, 96, 32});
+      run_plain(two, p);
+      run_lanes(two, p.backward, emulated);
+      const int32_t *cu_q = p.cu_q.data<int32_t>(), *cu_k = p.cu_k.data<int32_t>();
+      for (int64_t s = 0; s < p.kv_len.dim(0); ++s) {
+        const int64_t m = cu_q[s + 1] - cu_q[s], n = cu_k[s + 1] - cu_k[s];
+        if (m == 0) continue;
+        const auto queries = [&](const Tensor& t) { return t.narrowed(0, cu_q[s], m); };
+        const auto keys = [&](const Tensor& t) { return t.narrowed(0, cu_k[s], n); };
+        const Tensor dq = converted(queries(p.dq), DType::kBF16), dk = converted(keys(p.dk), DType::kBF16),
+                     dv = converted(keys(p.dv), DType::kBF16);
+        const Tensor q = queries(p.q), k = keys(p.k), v = keys(p.v), out = queries(p.out), lse = queries(p.lse),
+                     dout = queries(p.dout), dq_alone = converted(dq, DType::kBF16),
+                     dk_alone = converted(dk, DType::kBF16), dv_alone = converted(dv, DType::kBF16),
+                     one_q = borders({static_cast<int32_t>(m)}), one_k = borders({static_cast<int32_t>(n)}),
+                     length = ids_of({static_cast<int32_t>(n)});
+        for (const Tensor* t : {&dq_alone, &dk_alone, &dv_alone}) ops::fill(one, *t, 7);
+        AttentionBackwardArgs args = p.backward;
+        AttentionArgs& f = args.forward;
+        f.q = q.view(), f.k = k.view(), f.v = v.view(), f.out = out.view(), f.lse = lse.view();
+        f.cu_q = one_q.view(), f.cu_k = one_k.view(), f.kv_len = length.view();
+        args.dout = dout.view(), args.dq = dq_alone.view(), args.dk = dk_alone.view(), args.dv = dv_alone.view();
+        run_lanes(one, args, emulated);
+        EXPECT_TRUE(same_bits(dq, dq_alone)) << seed << ' ' << s;
+        EXPECT_TRUE(same_bits(dk, dk_alone)) << seed << ' ' << s;
+        EXPECT_TRUE(same_bits(dv, dv_alone)) << seed << ' ' << s;
+      }
+    }
 }
 
 TEST(Attention_lanes, Values_that_are_not_seen_reach_nobody) {

@@ -15,8 +15,8 @@
 #include <limits>
 
 #include "backend/cpu/attention_blocks.h"
+#include "backend/cpu/lane_tiles.h"
 #include "backend/cpu/plain.h"
-#include "backend/cpu/simd.h"
 
 namespace pmetal::cpu {
 
@@ -44,7 +44,7 @@ class AttentionLanes {
       tiles.configure(16, 16);
       Task{*this,
            carve(static_cast<char*>(kernel.workspace) + worker * per_worker),
-           tiles,
+           LaneTiles<Tiles>{tiles},
            sequence,
            item / tiles_ % kv_heads_,
            sequence.first_row + first,
@@ -58,7 +58,7 @@ class AttentionLanes {
   }
 
  private:
-  static constexpr int64_t kTileRows = 256, kKeys = ops::kAttentionBlock, kLanes = 16, kBlock = 1024;
+  static constexpr int64_t kTileRows = 256, kKeys = ops::kAttentionBlock, kBlock = kTileBytes;
   static constexpr float kSlack = 8;  // of a row's maximum: e^8 · 2^16 keys are far from the end of f32
   static constexpr int64_t kPBytes = 4 * 2 * kBlock, kSElements = kKeys * 2 * kLanes;  // of 32 lanes; two of each
   using F = __m512;
@@ -93,18 +93,17 @@ class AttentionLanes {
   struct Task {
     const AttentionLanes& a;
     Scratch w;
-    Tiles& tiles;
+    LaneTiles<Tiles> tiles;
     AttentionSequence sequence;
     int64_t kv_head, row, n;
-    bool is_pair = true;  // the 32 lanes that the tiles work on are more than 16
-    int64_t turn = 0;     // which of the two s and p the vectors work on
+    int64_t turn = 0;  // which of the two s and p the vectors work on
     // What the tiles have to do, in steps of four products, which are handed out between the vectors' iterations: the
     // scores of the next 32 lanes and the values of the last
     struct Work {
       const char *a = nullptr, *b = nullptr;  // K or Vᵀ; Q or P
       int64_t a_stride = 0;
-      float* c = nullptr;  // s or o
-      bool is_pair = true;
+      float* c = nullptr;   // s or o
+      bool is_pair = true;  // the lanes are more than 16
       int64_t at = 0, steps = 0;
     };
     Work next_scores = {}, last_values = {};
@@ -252,90 +251,29 @@ class AttentionLanes {
 
     void score_step(Work& x) {
       const int64_t steps = a.d_k_ / 32, half = x.at / steps, d = x.at % steps;
-      is_pair = x.is_pair;
-      if (d == 0) zero();
+      if (d == 0) tiles.zero();
       const char* k = x.a + half * 32 * x.a_stride + d * 64;
-      tiles.template load<6>(x.b + d * kBlock, 64);
-      tiles.template load<4>(k, x.a_stride);
-      multiply(x.b + (steps + d) * kBlock, k + 16 * x.a_stride, x.a_stride);
-      if (d + 1 == steps) store(x.c + half * 32 * 2 * kLanes);
+      tiles.multiply(k, k + 16 * x.a_stride, x.a_stride, x.b + d * kBlock, x.b + (steps + d) * kBlock, x.is_pair);
+      if (d + 1 == steps) tiles.store(x.c + half * 32 * 2 * kLanes, x.is_pair);
       ++x.at;
     }
     void value_step(Work& x) {
       const int64_t d = x.at / 4, part = x.at % 4, half = part % 2;
-      is_pair = x.is_pair;
       float* o = x.c + d * 32 * 2 * kLanes;
-      if (part == 0) load(o);
+      if (part == 0) tiles.load(o, x.is_pair);
       const char *v = x.a + d * 4 * kBlock + half * kBlock, *p = x.b + part * 2 * kBlock;
-      tiles.template load<6>(p, 64);
-      tiles.template load<4>(v, 64);
-      multiply(p + kBlock, v + 2 * kBlock, 64);
-      if (part == 3) store(o);
+      tiles.multiply(v, v + 2 * kBlock, 64, p, p + kBlock, x.is_pair);
+      if (part == 3) tiles.store(o, x.is_pair);
       ++x.at;
-    }
-
-    // C += A B with the first tiles of both loaded; the second column of lanes where there is one
-    void multiply(const char* b1, const char* a1, int64_t a1_stride) {
-      tiles.template dot<0, 4, 6>();
-      if (is_pair) {
-        tiles.template load<7>(b1, 64);
-        tiles.template dot<1, 4, 7>();
-      }
-      tiles.template load<5>(a1, a1_stride);
-      tiles.template dot<2, 5, 6>();
-      if (is_pair) tiles.template dot<3, 5, 7>();
-    }
-    void zero() {
-      tiles.template zero<0>();
-      tiles.template zero<1>();
-      tiles.template zero<2>();
-      tiles.template zero<3>();
-    }
-    // C as 32 rows of 32 lanes
-    void store(float* to) {
-      char* c = reinterpret_cast<char*>(to);
-      tiles.template store<0>(c, 128);
-      tiles.template store<2>(c + 16 * 128, 128);
-      if (!is_pair) return;
-      tiles.template store<1>(c + 64, 128);
-      tiles.template store<3>(c + 16 * 128 + 64, 128);
-    }
-    void load(const float* from) {
-      const char* c = reinterpret_cast<const char*>(from);
-      tiles.template load<0>(c, 128);
-      tiles.template load<2>(c + 16 * 128, 128);
-      if (!is_pair) return;
-      tiles.template load<1>(c + 64, 128);
-      tiles.template load<3>(c + 16 * 128 + 64, 128);
-    }
-
-    // e^x for x <= 0 or so: Avx512::exp without what guards large x; 0 where x is below -104, NaN stays
-    static inline __attribute__((always_inline)) F exp_below(F x) {
-      const F v = _mm512_max_ps(_mm512_set1_ps(-104.f), x);
-      const F k = _mm512_roundscale_ps(v * _mm512_set1_ps(1.44269504088896341f), 8);
-      const F r = Avx512::fma(k, Avx512::all(2.12194440e-4f), Avx512::fma(k, Avx512::all(-0.693359375f), v));
-      F p = Avx512::all(1.9875691500e-4f);
-      p = Avx512::fma(p, r, Avx512::all(1.3981999507e-3f));
-      p = Avx512::fma(p, r, Avx512::all(8.3334519073e-3f));
-      p = Avx512::fma(p, r, Avx512::all(4.1665795894e-2f));
-      p = Avx512::fma(p, r, Avx512::all(1.6666665459e-1f));
-      p = Avx512::fma(p, r, Avx512::all(5.0000001201e-1f));
-      p = Avx512::fma(p, r * r, r) + Avx512::all(1.f);
-      return _mm512_scalef_ps(p, k);
     }
 
     // keys 2p and 2p + 1 of sixteen lanes as a line of a B tile, and what rounding took from them
     static inline __attribute__((always_inline)) void put_pair(F even, F odd, char* to, char* rest) {
-      const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-      const auto pairs = [&](F low, F high) {
-        return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-      };
-      const __m512i p = pairs(even, odd);
+      const __m512i p = pairs_of(even, odd);
       const F low = _mm512_castsi512_ps(_mm512_slli_epi32(p, 16));
       const F high = _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
       _mm512_store_si512(to, p);
-      _mm512_store_si512(rest, pairs(even - low, odd - high));
+      _mm512_store_si512(rest, pairs_of(even - low, odd - high));
     }
 
     // column c of the lanes from `first` on: its sixteen lanes of s become p
