@@ -9,6 +9,9 @@
 namespace pmetal::jobs {
 namespace {
 
+// LoRA+ gives the table's low-rank update a rate of its own (Hayou et al. 2024; PEFT's loraplus_lr_embedding)
+constexpr double kLoraPlusEmbedding = 1e-6;
+
 class AdapterTarget final : public train::TrainTarget {
  public:
   AdapterTarget(models::Model& model, std::shared_ptr<adapters::Adapter> adapter, const LearningRates& rates)
@@ -19,7 +22,10 @@ class AdapterTarget final : public train::TrainTarget {
     for (const adapters::AdapterParameter& p : adapter_->parameters()) {
       const bool of_table = p.key.ends_with("lm_head.weight") || p.key.ends_with("embed_tokens.weight") ||
                             p.key.find(".lora_embedding_") != p.key.npos;
-      const double scale = of_table && rates_.embedding      ? *rates_.embedding / rates_.learning_rate
+      std::optional<double> embedding = rates_.embedding;
+      if (!embedding && rates_.loraplus_ratio && p.key.find(".lora_embedding_") != p.key.npos)
+        embedding = kLoraPlusEmbedding;
+      const double scale = of_table && embedding             ? *embedding / rates_.learning_rate
                            : p.is_b && rates_.loraplus_ratio ? *rates_.loraplus_ratio
                                                              : 1;
       all.push_back({p.key, p.value, scale, p.value->rank() > 1});

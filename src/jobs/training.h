@@ -15,7 +15,7 @@ namespace pmetal::jobs {
 
 struct LearningRates {
   double learning_rate = 2e-4;
-  std::optional<double> embedding;       // embeddings and heads that train
+  std::optional<double> embedding;       // embeddings and heads that train; with LoRA+ else 1e-6 for adapters of tables
   std::optional<double> loraplus_ratio;  // B and 1-D adapter tensors: this multiple of the rate
 };
 
