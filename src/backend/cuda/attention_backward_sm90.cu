@@ -5,22 +5,29 @@
 //   keys     a warpgroup owns 64 keys and walks the packed query rows that see them, 64 at a time and all heads of the
 //            group. S is kept transposed, so P and dS in registers are the left operands of dV and dK.
 //   queries  a warpgroup owns 64 packed query rows, q and dO in registers, and walks the keys, 64 at a time.
-// In both, two warpgroups multiply, each at its own pace, and a third copies (attention_sm90.cuh); the last product of
-// a step runs on while the next step's first ones are issued. Reference: attention_plain.cu.
+// In both, two warpgroups multiply, each at its own pace, and a third copies (attention_sm90.cuh). Blocks that work on
+// the same sequence and head read the same tiles at the same time, from one end on that they have in common: keys from
+// the first, rows from the last. Reference: attention_plain.cu.
+#include <cuda_fp16.h>
+
 #include "backend/cuda/attention_sm90.cuh"
+#include "backend/cuda/overlap.cuh"
 
 namespace pmetal::cuda {
 namespace {
 
 constexpr int kRows = 64;   // packed rows, or keys, of a step
 constexpr int kStages = 4;  // of the steps' tiles
+// P is computed times 2^kLift: so it is an exact f16 down to 2^-28 and may be 4 (it is 1 at most, but for rounding)
+constexpr float kLift = 14, kLower = 1.f / 16384;
 
 template <int kD>
 constexpr int kTileBytes = kRows* kD * 2;
 
-// Row values of packed rows, [2][kv_heads][q_rows · group]: lse · log2(e), then Σ out · dout; half a warp each. And the
-// counters of the two kernels that follow.
+// Row values of packed rows, [2][kv_heads][q_rows · group]: lse · log2(e) − kLift, then Σ out · dout; half a warp each.
+// And the counters of the two kernels that follow.
 __global__ void row_values_kernel(AttentionLaunch a, float* values) {
+  let_next_start();
   if (blockIdx.x == 0 && threadIdx.x < 2) a.taken[threadIdx.x] = 0;
   const int64_t item = (blockIdx.x * int64_t{256} + threadIdx.x) / 16;
   const int lane = threadIdx.x % 16, q_heads = static_cast<int>(a.q.shape[1]);
@@ -40,12 +47,12 @@ __global__ void row_values_kernel(AttentionLaunch a, float* values) {
   if (lane != 0) return;
   const float lse = a.lse.as<float>()[row * a.lse.strides[0] + q_head * a.lse.strides[1]];
   const int64_t at = (q_head / a.group * a.q.shape[0] + row) * a.group + q_head % a.group;
-  values[at] = lse == -INFINITY ? INFINITY : lse * kLog2e;
+  values[at] = lse == -INFINITY ? INFINITY : lse * kLog2e - kLift;
   values[at + a.q.shape[0] * q_heads] = sum;
 }
 
 #if PMETAL_WGMMA
-// P and what dS multiplies beside P: 1, or the slope of the capped score. p is exp2(score · log2(e) − lse2).
+// Lifted P and what dS multiplies beside P: 1, or the slope of the capped score. P is exp2(score · log2(e) − lse2).
 template <bool kCapped>
 __device__ __forceinline__ float probability(const AttentionLaunch& a, float dotted, float scale2, float lse2,
                                              float& slope) {
@@ -62,6 +69,15 @@ __device__ __forceinline__ float2 load_pair(uint32_t at) {
   float2 v;
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
   return v;
+}
+
+__device__ __forceinline__ uint32_t pair_f16(float low, float high) {
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+__device__ __forceinline__ float2 unpaired_f16(uint32_t both) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&both));
 }
 
 // a row of sums to global memory, scaled and rounded; zeros where no product was started
@@ -102,6 +118,8 @@ struct KeyLayout {
                        kPieces = kValues + kSteps * kRows * 8, kBarriers = kPieces + kTiles * 32,
                        kNext = kBarriers + 16 * (kTiles + kSteps), kAll = kNext + Pieces::kBytes + 1024;
 };
+
+__device__ __forceinline__ int steps_of(int first, int end) { return (end - first + kRows - 1) / kRows; }
 
 // Queries [begin, end) of a sequence, counted from its first row: those that see any of the keys [first, first + n),
 // n > 0, or those that see all of them.
@@ -161,7 +179,8 @@ __device__ __forceinline__ void copy_for_keys(const AttentionLaunch& a, const Ti
     barrier_arrive_after_copies(tiles.full());
     tiles.advance();
     const float* packed_values = values + (work.head * a.q.shape[0] + seq.first_row) * group;
-    for (int p0 = first; p0 < end; p0 += kRows) {
+    for (int step = steps_of(first, end) - 1; step >= 0; --step) {
+      const int p0 = first + step * kRows;
       steps.wait_empty();
       const uint32_t q_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
       load_packed_rows<kD, kRows>(maps.q, maps.has_rows, steps.full(), a.q, q_tile, seq.first_row, work.head, divider,
@@ -204,10 +223,15 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool
               all_begin = all.begin * a.group, all_end = all.end * a.group - kRows;
     const uint32_t tile = shared + (tiles.stage * 4 + warpgroup) * L::kTile;
     const uint64_t k_at = descriptor(tile, kPanel), v_at = descriptor(tile + 2 * L::kTile, kPanel);
+    // K stays in registers, but not that of small heads: there ptxas 13.0 gives its registers away
+    constexpr bool kHeld = kD > 64;
+    [[maybe_unused]] uint32_t key[kD / 16][4];
+    if constexpr (kHeld) load_a<kD>(key, tile);
     float dk[kD / 8][4], dv[kD / 8][4];
     int started = 0;  // the first product writes, the others add: no other instruction may write sums under way
 
-    for (int p0 = piece.first; p0 < end; p0 += kRows, steps.advance()) {
+    for (int step = steps_of(piece.first, end) - 1; step >= 0; --step, steps.advance()) {
+      const int p0 = piece.first + step * kRows;
       steps.wait_full(bulk_rows && p0 + kRows <= end);
       if (p0 + kRows <= any_begin || p0 >= any_end) {
         steps.release(steps.stage);
@@ -217,17 +241,18 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool
       const uint32_t q_tile = shared + L::kStepTiles + steps.stage * 2 * L::kTile;
       const uint64_t q_at = descriptor(q_tile, kPanel), o_at = descriptor(q_tile + L::kTile, kPanel);
       const uint32_t lse2 = shared + L::kValues + steps.stage * kRows * 8 + lane % 4 * 8, delta = lse2 + kRows * 4;
-      float s[8][4], dp[8][4];  // [64 keys, 64 rows]
+      float s[8][4];  // [64 keys, 64 rows]
       wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < kD / 16; ++k)
-        wgmma<0>(s, k_at + (column_step<kRows>(k) >> 4), q_at + (column_step<kRows>(k) >> 4), k > 0);
+      for (int k = 0; k < kD / 16; ++k) {
+        const uint32_t at = column_step<kRows>(k) >> 4;
+        if constexpr (kHeld)
+          wgmma<0>(s, key[k], q_at + at, k > 0);
+        else
+          wgmma<0>(s, k_at + at, q_at + at, k > 0);
+      }
       wgmma_commit();
-#pragma unroll
-      for (int k = 0; k < kD / 16; ++k)
-        wgmma<0>(dp, v_at + (column_step<kRows>(k) >> 4), o_at + (column_step<kRows>(k) >> 4), k > 0);
-      wgmma_commit();
-      wgmma_wait<1>();
+      wgmma_wait<0>();
       pin(s);
       float slope[kCapped ? 8 : 1][4];
 #pragma unroll
@@ -250,21 +275,34 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool
               if (n * 8 + j < low || n * 8 + j >= high) s[n][2 * h + j] = 0;
         }
       }
-      uint32_t p[4][4], ds[4][4];
+      // P as bf16 for dV and, since its f32 make place for dP, as f16 for dS
+      uint32_t p[4][4], kept[8][2], ds[4][4];
       to_a<8>(p, s);
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if constexpr (kCapped) s[n][2 * h] *= slope[n][2 * h], s[n][2 * h + 1] *= slope[n][2 * h + 1];
+          kept[n][h] = pair_f16(s[n][2 * h], s[n][2 * h + 1]);
+        }
       wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kD / 16; ++k)
+        wgmma<0>(s, v_at + (column_step<kRows>(k) >> 4), o_at + (column_step<kRows>(k) >> 4), k > 0);
+      wgmma_commit();
 #pragma unroll
       for (int k = 0; k < 4; ++k) wgmma<1>(dv, p[k], o_at + k * (kRowStep >> 4), k > 0 || started);
       wgmma_commit();
       wgmma_wait<1>();
-      pin(dp);
+      pin(s);
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
         const float2 v = load_pair(delta + n * 32);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          s[n][i] *= dp[n][i] - (i % 2 ? v.y : v.x);
-          if constexpr (kCapped) s[n][i] *= slope[n][i];
+        for (int h = 0; h < 2; ++h) {
+          const float2 weights = unpaired_f16(kept[n][h]);
+          s[n][2 * h] = weights.x * (s[n][2 * h] - v.x);
+          s[n][2 * h + 1] = weights.y * (s[n][2 * h + 1] - v.y);
         }
       }
       to_a<8>(ds, s);
@@ -273,9 +311,10 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool
       for (int k = 0; k < 4; ++k) wgmma<1>(dk, ds[k], q_at + k * (kRowStep >> 4), k > 0 || started);
       wgmma_commit();
       started = 1;
-      wgmma_wait<0>();  // no registers are left to carry dS into the next step
+      wgmma_wait<0>();
       pin(dk);
       pin(dv);
+      if constexpr (kHeld) keep(key);
       steps.release(steps.stage);
     }
     tiles.release(tiles.stage);
@@ -286,9 +325,9 @@ __device__ __forceinline__ void multiply_for_keys(const AttentionLaunch& a, bool
       if (key >= piece.keys) continue;
       const int64_t row = first_row + key;
       store_rows<kD>(dk, half, a.dk.as<bf16>() + row * a.dk.strides[0] + piece.head * a.dk.strides[1], a.q.shape[2],
-                     a.scale, started);
+                     a.scale * kLower, started);
       store_rows<kD>(dv, half, a.dv.as<bf16>() + row * a.dv.strides[0] + piece.head * a.dv.strides[1], a.out.shape[2],
-                     1, started);
+                     kLower, started);
     }
   }
 }
@@ -299,6 +338,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     keys_kernel(const __grid_constant__ AttentionLaunch a, const float* values, const __grid_constant__ WorkOrder order,
                 const __grid_constant__ TileMaps maps) {
 #if PMETAL_WGMMA
+  wait_for_inputs();
+  let_next_start();  // the row values are there: the queries' kernel needs no more
   extern __shared__ unsigned char raw[];
   using L = KeyLayout<kD, kTiles, kSteps>;
   const uint32_t unaligned = shared_address(raw), shared = (unaligned + 1023) & ~1023u;
@@ -516,7 +557,7 @@ __device__ __forceinline__ void multiply_for_queries(const AttentionLaunch& a, b
       if (packed >= n_packed) continue;
       const int query = divider.query(packed), q_head = piece.head * a.group + packed - query * a.group;
       store_rows<kD>(dq, h, a.dq.as<bf16>() + (piece.first_row + query) * a.dq.strides[0] + q_head * a.dq.strides[1],
-                     a.q.shape[2], a.scale, started);
+                     a.q.shape[2], a.scale * kLower, started);
     }
   }
 }
@@ -541,6 +582,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (warpgroup_index() == 0) {
     give_registers<24>();
     copy_for_queries<kD>(a, maps, values, order, shared, at_shared + L::kPieces, tiles, steps, shared + L::kNext);
+    wait_for_inputs();  // so that what follows on the stream finds the keys' gradients as well
   } else {
     take_registers<24>();
     multiply_for_queries<kD, kCapped>(a, maps.has_rows, maps.has_keys, shared, at_shared, tiles, steps);
@@ -555,10 +597,10 @@ void run_keys(StreamHandle stream, const AttentionLaunch& a, const float* values
   const auto kernel = keys_kernel<kD, kCapped, kTiles, kSteps>;
   static SharedLimit limit;
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
-  const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, a.max_q * a.group * kD * 4,
-                        a.taken);
-  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
-                                                                                             make_maps(a, kRows));
+  // in one section: of blocks that are in step, one reads from memory for the others
+  const WorkOrder order(blocks_for(a.max_kv, kBlockRows), a.k.shape[1] * a.sequences, 0, a.taken);
+  launch_overlapped(stream, kernel, dim3(blocks_for(order.count(), 1, a.multiprocessors)), dim3(kBlockThreads), kBytes,
+                    a, values, order, make_maps(a, kRows));
 }
 
 template <int kD, bool kCapped>
@@ -570,14 +612,15 @@ void run_queries(StreamHandle stream, const AttentionLaunch& a, const float* val
   allow_shared(limit, reinterpret_cast<const void*>(kernel), kBytes);
   const WorkOrder order(blocks_for(int64_t{a.max_q} * a.group, kBlockRows), a.k.shape[1] * a.sequences,
                         a.max_kv * kD * 4, a.taken + 1);
-  kernel<<<blocks_for(order.count(), 1, a.multiprocessors), kBlockThreads, kBytes, stream>>>(a, values, order,
-                                                                                             make_maps(a, kRows));
+  launch_overlapped(stream, kernel, dim3(blocks_for(order.count(), 1, a.multiprocessors)), dim3(kBlockThreads), kBytes,
+                    a, values, order, make_maps(a, kRows));
 }
 
 void run_row_values(StreamHandle stream, const AttentionLaunch& a, float* values) {
   row_values_kernel<<<blocks_for(a.q.shape[0] * a.q.shape[1] * 16, 256), 256, 0, stream>>>(a, values);
 }
 
+// The queries' kernel is started while the keys' runs: its blocks take the multiprocessors that have no piece left.
 template <int kD, bool kCapped>
 void run(StreamHandle stream, const AttentionLaunch& a) {
   run_row_values(stream, a, a.delta);

@@ -2,6 +2,7 @@
 // and are skipped.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 
@@ -120,6 +121,12 @@ bool run_candidate(Context& ctx, const Candidate<Args>& candidate, const Args& a
   }
   candidate.run(args, kernel);
   return true;
+}
+
+// Fewer cases under a sanitizer, which makes some kernels thousands of times slower: PMETAL_TEST_CASES.
+inline int cases(size_t all) {
+  const char* most = std::getenv("PMETAL_TEST_CASES");
+  return static_cast<int>(most ? std::min(all, static_cast<size_t>(std::atoi(most))) : all);
 }
 
 inline double tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-5 : dtype == DType::kF16 ? 2e-3 : 1e-2; }

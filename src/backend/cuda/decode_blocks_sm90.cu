@@ -111,9 +111,10 @@ __device__ __forceinline__ uint32_t take(Ring& ring) {
   wait_for(ring.full + ring.stage * 8, ring.parity);
   return ring.data + ring.stage * kStageBytes;
 }
+// every thread for itself: racecheck does not see that __syncwarp() orders its reads before another lane's arrival
 __device__ __forceinline__ void give_back(Ring& ring) {
   __syncwarp();
-  if (threadIdx.x % 32 == 0) arrive(ring.empty + ring.stage * 8);
+  arrive(ring.empty + ring.stage * 8);
   ring.advance();
 }
 __device__ __forceinline__ uint4 load_shared(uint32_t address) {
@@ -546,7 +547,7 @@ __global__ void __launch_bounds__(kThreads + 32, 1) decode_blocks_kernel(const _
   if (threadIdx.x == 0) {
     for (int i = 0; i < a.stages; ++i) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(ring.full + i * 8) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(ring.empty + i * 8), "n"(kWarps) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(ring.empty + i * 8), "n"(kThreads) : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
