@@ -12,8 +12,11 @@ Saved::Saved(const Tensor& tensor) {
 
 Tensor Saved::get(Context& ctx) const {
   if (!recompute_) return tensor_;
-  TapeScope off(ctx, nullptr);
-  return (*recompute_)(ctx);
+  if (!recompute_->value.defined()) {
+    TapeScope off(ctx, nullptr);
+    recompute_->value = recompute_->make(ctx);
+  }
+  return recompute_->value;
 }
 
 void GradSink::add(int input, const Tensor& gradient) {
@@ -72,7 +75,8 @@ void Tape::record(const char* op, std::span<const Tensor* const> inputs, std::sp
   for (const Tensor* t : inputs) node.inputs.push_back(t ? t->variable() : nullptr);
   for (size_t i = 0; i < outputs.size(); ++i) {
     auto variable = std::make_shared<Variable>();
-    if (!recompute.empty() && recompute[i]) variable->recompute = std::make_shared<Recompute>(std::move(recompute[i]));
+    if (!recompute.empty() && recompute[i])
+      variable->recompute = std::make_shared<Recomputed>(Recomputed{std::move(recompute[i]), {}});
     outputs[i]->set_variable(variable);
     node.outputs.push_back(std::move(variable));
   }

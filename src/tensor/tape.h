@@ -17,6 +17,12 @@ namespace pmetal {
 
 // Computes a value again from saved inputs. Bits equal the first time: same kernels, same counters.
 using Recompute = std::function<Tensor(Context&)>;
+// Several ops may ask for one value (linears that share an input): it is made once and kept until the backward pass has
+// passed its producer.
+struct Recomputed {
+  Recompute make;
+  Tensor value;
+};
 
 // The gradient identity of one tensor value.
 class Variable {
@@ -24,7 +30,7 @@ class Variable {
   Tensor grad;           // what has been accumulated; defined after something flowed
   bool is_leaf = false;  // a parameter: its grad persists after backward and adds up over calls
   std::string name;      // leaves: the Hugging Face parameter name
-  std::shared_ptr<Recompute> recompute;
+  std::shared_ptr<Recomputed> recompute;
   // Where the gradient may be written, of the value's shape: what the value's producer would else copy it to (results
   // of one product want their gradients side by side). Called at most once; null: nowhere in particular.
   std::function<Tensor(Context&)> place;
@@ -40,7 +46,7 @@ class Saved {
 
  private:
   Tensor tensor_;
-  std::shared_ptr<Recompute> recompute_;
+  std::shared_ptr<Recomputed> recompute_;
 };
 
 // Where a backward closure puts the gradients of its op's inputs.
