@@ -103,7 +103,8 @@ class AmxBlock {
   // The sums of 32 rows on their way to `finish`: that of one group runs while the tiles work on the next.
   class Finish {
    public:
-    Finish(const BlockArgs& s, int64_t j, int64_t row_end) : s_(s), column_(j * 16), row_end_(row_end) {}
+    Finish(const BlockArgs& s, int64_t j, int64_t columns, int64_t row_end)
+        : s_(s), column_(j * 16), columns_(columns), row_end_(row_end) {}
     float* next() { return sums_[turn_]; }
     // what will be added to the 32 rows from `row` on, as lines to fetch meanwhile
     Lines added_to(int64_t row) const {
@@ -122,7 +123,7 @@ class AmxBlock {
       if (row_ < 0) return;
       FinishArgs f = *s_.last;
       f.rows = std::min<int64_t>(32, row_end_ - row_);
-      f.n = std::min<int64_t>(32, f.n - column_);
+      f.n = std::min<int64_t>(columns_, f.n - column_);
       f.c = sums_[turn_ ^ 1];
       f.c_stride = 32;
       if (f.bias) f.bias += column_;
@@ -136,7 +137,7 @@ class AmxBlock {
 
    private:
     const BlockArgs& s_;
-    int64_t column_, row_end_, row_ = -1;
+    int64_t column_, columns_, row_end_, row_ = -1;
     int turn_ = 0;
     alignas(64) float sums_[2][32 * 32];
   };
@@ -146,7 +147,7 @@ class AmxBlock {
     const bool stream_b = s.rows <= kStreamRows;
     Prefetch next(s.b_next, (row_end - row_begin + 31) / 32 * ((s.depth + 31) / 32));
     if (s.last) {
-      Finish finish(s, j, row_end);
+      Finish finish(s, j, NT * 16, row_end);
       for (int64_t row = row_begin; row < row_end; row += 32) {
         group<MT, NT, false>(tiles, s, j, row, &next, finish.added_to(row), finish.next(), 128);
         finish.stored(row);

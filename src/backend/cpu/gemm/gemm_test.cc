@@ -324,6 +324,47 @@ TEST(Gemm, a_second_product_goes_to_the_same_sums) {
       }
 }
 
+// What a product is added to may be the result itself, in whatever pieces the rows are taken: the last one may be
+// small.
+TEST(Gemm, a_residual_may_be_the_result) {
+  ThreadPool pool(2);
+  PhiloxStream rng(13, RngPurpose::kSynthetic);
+  for (const Case& s : std::vector<Case>{{40, 40, 16}, {262, 72, 16}, {518, 40, 16}, {542, 100, 48}, {1030, 24, 8}})
+    for (const bool backward : {false, true}) {
+      const DType t = DType::kBF16;
+      const int64_t in = backward ? s.n : s.k, out = backward ? s.k : s.n;
+      const TestMatrix x(rng, s.m, in, t, 5), old(rng, s.m, out, t, 2);
+      const TestWeight w(rng, s.n, s.k, t, pool);
+      for (const GemmKernels& level : levels()) {
+        TestMatrix y = old;
+        const ConstMatrix itself{y.bytes.data(), t, y.stride};
+        if (backward) {
+          LinearInputGrad g;
+          g.m = s.m, g.n = s.n, g.k = s.k, g.dy = x.view(), g.w = w.view(WeightLayout::kPacked), g.dx = y.out();
+          g.kernels = &level, g.residual = itself;
+          call(g, pool);
+        } else {
+          LinearForward f;
+          f.m = s.m, f.n = s.n, f.k = s.k, f.x = x.view(), f.w = w.view(WeightLayout::kPacked), f.y = y.out();
+          f.kernels = &level, f.residual = itself;
+          call(f, pool);
+        }
+        ASSERT_TRUE(y.gap_is_untouched());
+        for (int64_t i = 0; i < s.m; ++i)
+          for (int64_t j = 0; j < out; ++j) {
+            double want = old.at(i, j), magnitude = std::abs(want);
+            for (int64_t d = 0; d < in; ++d) {
+              const double term = x.at(i, d) * (backward ? w.dense.at(d, j) : w.dense.at(j, d));
+              want += term;
+              magnitude += std::abs(term);
+            }
+            ASSERT_NEAR(y.read(i, j), want, tolerance(in, magnitude, want, t))
+                << level.name << " m " << s.m << " n " << s.n << " k " << s.k << " at " << i << ", " << j;
+          }
+      }
+    }
+}
+
 // Results that are stored past the caches, which wants aligned rows, have the bits of those that are not.
 TEST(Gemm, large_results_have_the_same_bits_wherever_they_lie) {
   ThreadPool pool(2);
