@@ -21,7 +21,8 @@ __device__ A apply(int op, A a, A b) {
 
 // b_step 0: all elements of a pack meet one element of b
 template <class A, int kN>
-__global__ void binary_kernel(View a, View b, View y, int op, bool accumulate, int b_step, int64_t n) {
+__global__ void binary_kernel(const __grid_constant__ View a, const __grid_constant__ View b,
+                              const __grid_constant__ View y, int op, bool accumulate, int b_step, int64_t n) {
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < n; i += gridDim.x * int64_t{kThreads}) {
     A v[kN], w[kN];
     load_any<kN>(a.data, a.dtype, offset_of(a, i * kN), v);

@@ -7,7 +7,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void gather_rows_kernel(View x, View index, View y, bool accumulate, int pack) {
+__global__ void gather_rows_kernel(const __grid_constant__ View x, const __grid_constant__ View index,
+                                   const __grid_constant__ View y, bool accumulate, int pack) {
   const int64_t i = blockIdx.x, n = y.shape[1];
   const int64_t from = static_cast<int64_t>(index.as<int32_t>()[i * index.strides[0]]) * x.strides[0];
   const int64_t to = i * y.strides[0];
@@ -34,7 +35,8 @@ __global__ void gather_rows_kernel(View x, View index, View y, bool accumulate, 
 }
 
 // Distinct indices.
-__global__ void scatter_rows_kernel(View x, View index, View y) {
+__global__ void scatter_rows_kernel(const __grid_constant__ View x, const __grid_constant__ View index,
+                                    const __grid_constant__ View y) {
   const int64_t i = blockIdx.x, n = y.shape[1];
   const int64_t to = static_cast<int64_t>(index.as<int32_t>()[i * index.strides[0]]) * y.strides[0];
   for (int64_t c = blockIdx.y * int64_t{kThreads} + threadIdx.x; c < n; c += gridDim.y * int64_t{kThreads})
@@ -42,9 +44,18 @@ __global__ void scatter_rows_kernel(View x, View index, View y) {
               load_one<double>(x.data, x.dtype, i * x.strides[0] + c * x.strides[1]));
 }
 
+// The same for whole chunks of 16 bytes.
+__global__ void scatter_chunks_kernel(const uint4* x, const __grid_constant__ View index, uint4* y, int64_t x_step,
+                                      int64_t y_step, int64_t n) {
+  const int64_t i = blockIdx.x, to = static_cast<int64_t>(index.as<int32_t>()[i * index.strides[0]]) * y_step;
+  for (int64_t c = blockIdx.y * int64_t{kThreads} + threadIdx.x; c < n; c += gridDim.y * int64_t{kThreads})
+    y[to + c] = x[i * x_step + c];
+}
+
 // y[id, :] += scale · x[i, :] for all i with index[i] == id, in order of i. Block b serves index[b] when no earlier
 // entry has the same id. `skip`: an id that gets nothing.
-__global__ void scatter_add_kernel(View x, View index, View y, float scale, int64_t skip, int64_t m) {
+__global__ void scatter_add_kernel(const __grid_constant__ View x, const __grid_constant__ View index,
+                                   const __grid_constant__ View y, float scale, int64_t skip, int64_t m) {
   __shared__ int matches[kThreads];
   __shared__ int n_matches;
   const int32_t* ids = index.as<int32_t>();
@@ -88,14 +99,16 @@ __global__ void scatter_add_kernel(View x, View index, View y, float scale, int6
   }
 }
 
-__global__ void gather_columns_kernel(View x, View index, View y) {
+__global__ void gather_columns_kernel(const __grid_constant__ View x, const __grid_constant__ View index,
+                                      const __grid_constant__ View y) {
   const int64_t r = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (r >= x.shape[0]) return;
   const int64_t at = r * x.strides[0] + index.as<int32_t>()[r * index.strides[0]] * x.strides[1];
   store_one(y.data, y.dtype, r * y.strides[0], load_one<double>(x.data, x.dtype, at));
 }
 
-__global__ void scatter_columns_kernel(View x, View index, View y, bool accumulate) {
+__global__ void scatter_columns_kernel(const __grid_constant__ View x, const __grid_constant__ View index,
+                                       const __grid_constant__ View y, bool accumulate) {
   const int64_t r = blockIdx.x;
   const int64_t hit = index.as<int32_t>()[r * index.strides[0]];
   const double v = load_one<double>(x.data, x.dtype, r * x.strides[0]);
@@ -118,6 +131,19 @@ void launch_gather_rows(StreamHandle stream, const View& x, const View& index, c
 }
 
 void launch_scatter_rows(StreamHandle stream, const View& x, const View& index, const View& y) {
+  const int64_t chunk = x.dtype == DType::kBF16 || x.dtype == DType::kF16 ? 8 : x.dtype == DType::kF32 ? 4 : 0;
+  const auto has_chunks = [&](const View& v) {
+    return chunk && v.dtype == x.dtype && v.strides[1] == 1 && v.shape[1] % chunk == 0 && v.strides[0] % chunk == 0 &&
+           reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
+  };
+  if (has_chunks(x) && has_chunks(y)) {
+    const int64_t n = x.shape[1] / chunk;
+    const dim3 grid(static_cast<unsigned>(x.shape[0]), blocks_for(n, kThreads, 8));
+    scatter_chunks_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const uint4*>(x.data), index,
+                                                         static_cast<uint4*>(y.data), x.strides[0] / chunk,
+                                                         y.strides[0] / chunk, n);
+    return;
+  }
   const dim3 grid(static_cast<unsigned>(x.shape[0]), blocks_for(y.shape[1], kThreads, 8));
   scatter_rows_kernel<<<grid, kThreads, 0, stream>>>(x, index, y);
 }

@@ -19,7 +19,7 @@ struct Row {
 };
 
 template <class A>
-__global__ void row_kernel(View x, View y, int op) {
+__global__ void row_kernel(const __grid_constant__ View x, const __grid_constant__ View y, int op) {
   const int64_t r = blockIdx.x, n = x.shape[x.rank - 1];
   const Row<A> in(x, r);
   const A none = -INFINITY;
@@ -59,7 +59,8 @@ __global__ void row_kernel(View x, View y, int op) {
 }
 
 template <class A>
-__global__ void row_backward_kernel(View x, View y, View dy, View dx, int op) {
+__global__ void row_backward_kernel(const __grid_constant__ View x, const __grid_constant__ View y,
+                                    const __grid_constant__ View dy, const __grid_constant__ View dx, int op) {
   const int64_t r = blockIdx.x, n = dx.shape[dx.rank - 1];
   const Row<A> to(dx, r);
   A value = 0, lse = 0;
@@ -84,7 +85,7 @@ __global__ void row_backward_kernel(View x, View y, View dy, View dx, int op) {
 }
 
 template <class A>
-__global__ void partial_sum_kernel(View x, A* partial, int64_t n) {
+__global__ void partial_sum_kernel(const __grid_constant__ View x, A* partial, int64_t n) {
   const int64_t first = blockIdx.x * kSumBlock;
   A sum = 0;
   for (int64_t i = threadIdx.x; i < kSumBlock && first + i < n; i += kThreads)
@@ -94,7 +95,7 @@ __global__ void partial_sum_kernel(View x, A* partial, int64_t n) {
 }
 
 template <class A>
-__global__ void final_sum_kernel(const A* partial, int64_t n, View y) {
+__global__ void final_sum_kernel(const A* partial, int64_t n, const __grid_constant__ View y) {
   A sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += kThreads) sum += partial[i];
   sum = block_sum(sum);

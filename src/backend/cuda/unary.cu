@@ -65,7 +65,8 @@ __device__ A slope(int op, A x, A a, A b) {
 }
 
 template <class A, int kN>
-__global__ void unary_kernel(View x, View y, int op, A a, A b, int64_t n) {
+__global__ void unary_kernel(const __grid_constant__ View x, const __grid_constant__ View y, int op, A a, A b,
+                             int64_t n) {
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < n; i += gridDim.x * int64_t{kThreads}) {
     A v[kN];
     if (op == kFill) {
@@ -82,7 +83,8 @@ __global__ void unary_kernel(View x, View y, int op, A a, A b, int64_t n) {
 }
 
 template <class A, int kN>
-__global__ void unary_backward_kernel(View x, View dy, View dx, int op, A a, A b, int64_t n) {
+__global__ void unary_backward_kernel(const __grid_constant__ View x, const __grid_constant__ View dy,
+                                      const __grid_constant__ View dx, int op, A a, A b, int64_t n) {
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < n; i += gridDim.x * int64_t{kThreads}) {
     A v[kN], g[kN];
     load_any<kN>(x.data, x.dtype, offset_of(x, i * kN), v);
