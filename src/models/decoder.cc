@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/norm.h"
+#include "ops/rows.h"
 
 namespace pmetal::models {
 namespace {
@@ -102,7 +103,7 @@ class Decoder final : public Model {
     if (!batch.output_rows.defined() && x.delta.defined())
       return ops::add_rms_norm(ctx, x.residual, x.delta, norm_.value, c_.rms_norm_eps).normed;
     const Tensor sum = x.sum(ctx);
-    const Tensor rows = batch.output_rows.defined() ? ops::gather_rows(ctx, sum, batch.output_rows) : sum;
+    const Tensor rows = batch.output_rows.defined() ? ops::gather_distinct_rows(ctx, sum, batch.output_rows) : sum;
     return ops::rms_norm(ctx, rows, norm_.value, c_.rms_norm_eps);
   }
 

@@ -24,7 +24,7 @@ struct Batch {
                                  // one is resident, else none
   std::vector<int32_t> cu_q;     // host copy of the borders [sequences + 1]
   std::vector<int32_t> rope_length;  // per sequence: largest position so far + 1, for length-dependent rope
-  Tensor output_rows;                // [R] i32: the rows that go on to the head; undefined = all
+  Tensor output_rows;                // [R] i32: the rows that go on to the head, each once; undefined = all
   Tensor row_ids;                    // [T] i64: identity of each row for dropout; undefined when nothing draws
   ops::DropoutKey dropout;           // seed and step; `module` is filled by the module that draws
   Memory* memory = nullptr;          // where keys and values of earlier steps live; null: nothing is remembered

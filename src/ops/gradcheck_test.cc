@@ -6,6 +6,7 @@
 
 #include "ops/headers.inc"
 #include "ops/kernel_lists.h"
+#include "ops/rows.h"
 #include "ops/test_support.h"
 
 namespace pmetal::ops {
@@ -151,6 +152,10 @@ std::vector<Case> cases() {
       {"mean", {"row_reduce"}, {{3, 6}}, [](auto& c, auto& in) { return mean(c, in[0]); }},
       {"sum_rows", {"row_reduce"}, {{3, 6}}, [](auto& c, auto& in) { return sum_rows(c, in[0]); }},
       {"gather_columns", {"index_rows"}, {{4, 3}}, [=](auto& c, auto& in) { return gather_columns(c, in[0], ids); }},
+      {"gather_distinct_rows",
+       {"index_rows"},
+       {{4, 3}},
+       [](auto& c, auto& in) { return gather_distinct_rows(c, in[0], ids_of({2, 0, 3})); }},
       {"gather_rows", {"index_rows"}, {{3, 4}}, [=](auto& c, auto& in) { return gather_rows(c, in[0], ids); }},
       {"scatter_rows",
        {"index_rows"},

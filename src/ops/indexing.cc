@@ -1,6 +1,7 @@
 // Gather and scatter, views, concatenation.
 #include "ops/common.h"
 #include "ops/elementwise.h"
+#include "ops/rows.h"
 
 namespace pmetal::ops {
 namespace {
@@ -64,6 +65,22 @@ Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index) {
           run_index(c, grads[0], index, dx, kScatterRows, true);
           sink.add(0, cast(c, dx, dtype));
         });
+  }
+  return y;
+}
+
+Tensor gather_distinct_rows(Context& ctx, const Tensor& x, const Tensor& index) {
+  check_matrix("gather_distinct_rows", x);
+  check_index("gather_distinct_rows", index);
+  Tensor y = ctx.empty({index.dim(0), x.dim(1)}, x.dtype());
+  run_index(ctx, x, index, y, kGatherRows);
+  if (ctx.records({&x})) {
+    const Tensor* inputs[] = {&x};
+    Tensor* outputs[] = {&y};
+    ctx.tape()->record("gather_distinct_rows", inputs, outputs,
+                       [index, rows = x.dim(0)](Context& c, std::span<const Tensor> grads, GradSink& sink) {
+                         sink.add(0, scatter_rows(c, grads[0], index, rows));
+                       });
   }
   return y;
 }
