@@ -2,6 +2,7 @@
 
 #include "ops/linear_group.h"
 #include "ops/norm.h"
+#include "ops/norm_rope.h"
 
 namespace pmetal::nn {
 namespace {
@@ -58,10 +59,8 @@ Tensor attend_rotated(Context& ctx, int layer, Tensor q, Tensor k, const Tensor&
   if (batch.memory)
     if (const Tensor out = batch.memory->rotate_append_and_attend(ctx, layer, q, k, v, norms, rope, batch, options))
       return out;
-  if (norms.q) q = ops::rms_norm(ctx, q, norms.q, norms.eps);
-  if (norms.k) k = ops::rms_norm(ctx, k, norms.k, norms.eps);
-  q = ops::rope(ctx, q, rope);
-  k = ops::rope(ctx, k, rope);
+  q = norms.q ? ops::norm_rope(ctx, q, norms.q, norms.eps, rope) : ops::rope(ctx, q, rope);
+  k = norms.k ? ops::norm_rope(ctx, k, norms.k, norms.eps, rope) : ops::rope(ctx, k, rope);
   return attend(ctx, layer, q, k, v, batch, options);
 }
 

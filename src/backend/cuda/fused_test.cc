@@ -5,6 +5,7 @@
 #include "ops/linear.h"
 #include "ops/linear_group.h"
 #include "ops/norm.h"
+#include "ops/norm_rope.h"
 #include "ops/rope_append.h"
 
 namespace pmetal::ops {
@@ -140,6 +141,32 @@ TEST_F(CudaFused, Head_norms_rope_and_append) {
               return std::vector<Tensor>{rope(ctx, q, table), k_pages, v_pages};
             },
             1e-2);
+      }
+}
+
+// heads that have a kernel and such that do not; q's heads as columns of a product with more behind them
+TEST_F(CudaFused, Norms_of_heads_and_rope_while_training) {
+  for (const int64_t d : {16, 32, 64, 128, 256, 512, 80})
+    for (const auto& [tokens, heads] : {std::pair<int64_t, int64_t>{1, 1}, {7, 3}, {130, 8}, {37, 5}, {700, 16}})
+      for (const DType weight : {DType::kBF16, DType::kF32}) {
+        SCOPED_TRACE(fmt::format("d {} tokens {} heads {}", d, tokens, heads));
+        std::vector<int32_t> positions;
+        for (int64_t t = 0; t < tokens; ++t) positions.push_back(static_cast<int32_t>(rng.below(5000)));
+        bool fused = true;
+        compare_gradients({random_tensor(rng, {tokens, heads + 2, d}, DType::kBF16), random_tensor(rng, {d}, weight),
+                           ids_of(positions), random_tensor(rng, {d / 2}, DType::kF32, 0.01)},
+                          {tokens, heads, d}, DType::kBF16, 1e-2, [&](Context& ctx, std::vector<Tensor>& in) {
+                            RopeTable table;
+                            {
+                              TapeScope off(ctx, nullptr);
+                              table = rope_table(ctx, in[2], in[3].detached(), 1.1f);
+                            }
+                            const size_t before = ctx.tape()->size();
+                            const Tensor y = norm_rope(ctx, narrow(ctx, in[0], 1, 1, heads), in[1], kEps, table);
+                            if (ctx.device().is_cuda()) fused = ctx.tape()->size() == before + 2;  // with narrow
+                            return y;
+                          });
+        if (gpu->device().is_cuda()) EXPECT_EQ(fused, d != 80);
       }
 }
 
