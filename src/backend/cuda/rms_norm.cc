@@ -1,5 +1,6 @@
 // Launchers of rms_norm and rms_norm_backward.
 #include "backend/cuda/launch.h"
+#include "backend/cuda/rms_norm_rows.h"
 #include "ops/norm.h"
 
 namespace pmetal::cuda {
@@ -54,10 +55,16 @@ void forward(const ops::RmsNormArgs& args, const KernelContext& kernel) {
 
 int64_t chunk_rows(int64_t rows) { return std::max(kChunkRows, (rows + 65534) / 65535); }
 
+// rows of partial sums, of either kernel
+int64_t partials(int64_t rows) {
+  const int64_t chunk = chunk_rows(rows);
+  return std::max((rows + chunk - 1) / chunk, kNormChunks);
+}
+
 int64_t backward_workspace(const ops::RmsNormBackwardArgs& args, const KernelContext&) {
   if (!args.dweight) return 0;
-  const int64_t rows = rows_of(args.x), chunk = chunk_rows(rows);
-  return (rows + (rows + chunk - 1) / chunk * args.x.dim(-1)) * 4;
+  const int64_t rows = rows_of(args.x);
+  return (rows + partials(rows) * args.x.dim(-1)) * 4;
 }
 
 void backward(const ops::RmsNormBackwardArgs& args, const KernelContext& kernel) {
@@ -78,9 +85,9 @@ void backward(const ops::RmsNormBackwardArgs& args, const KernelContext& kernel)
   }
   if (args.dweight) {
     a.dweight = args.dweight.as<float>();
-    a.rstd = static_cast<float*>(kernel.workspace);
-    a.partial = a.rstd + a.rows;
+    a.partial = static_cast<float*>(kernel.workspace);  // first: its rows are stored in packs
     a.chunk_rows = chunk_rows(a.rows);
+    a.rstd = a.partial + partials(a.rows) * a.n;
   }
   launch_rms_norm(stream_of(kernel).handle(), a, true);
   check_launch("rms_norm_backward");
