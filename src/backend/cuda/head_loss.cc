@@ -1,7 +1,9 @@
-// Launcher of head_loss: rows meet the head in chunks whose logits fit kLogitBytes; see head_loss.cu.
+// Launcher of head_loss: rows meet the head in chunks whose logits fit kLogitBytes; see head_loss.cu and
+// head_loss_sm90.cu.
 #include "ops/head_loss.h"
 
 #include "backend/cuda/dense.h"
+#include "backend/cuda/head_loss_sm90.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/matmul.h"
 
@@ -58,6 +60,7 @@ void run(const HeadLossArgs& args, const KernelContext& kernel) {
   a.smoothing = args.label_smoothing;
   a.gradient = args.dhidden || args.dweight;
   a.narrows = args.hidden.dtype == DType::kBF16;
+  const bool by_cluster = has_sm90_kernels() && stream.is_sm90() && n % 4 == 0 && n <= row_loss_sm90_columns();
   for (int64_t first = 0; first < rows; first += chunk) {
     const int64_t m = std::min(chunk, rows - first);
     const View hidden = rows_of(args.hidden, first, m), logits{a.logits, DType::kF32, 2, {m, n}, {n, 1}};
@@ -73,7 +76,7 @@ void run(const HeadLossArgs& args, const KernelContext& kernel) {
     a.nll = args.nll.as<float>() + first;
     a.entropy = args.entropy ? args.entropy.as<float>() + first : nullptr;
     a.correct = args.correct ? args.correct.as<uint8_t>() + first : nullptr;
-    launch_row_loss(stream.handle(), a);
+    by_cluster ? launch_row_loss_sm90(stream.handle(), a) : launch_row_loss(stream.handle(), a);
     check_launch("head_loss");
     if (args.dhidden)
       multiply({gradient, head, rows_of(args.dhidden, first, m), false, false, false, 1}, {}, stream, products);

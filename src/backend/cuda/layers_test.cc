@@ -41,6 +41,23 @@ TEST_F(CudaLayers, Rms_norm_with_residual_and_gradients) {
       }
 }
 
+// one of each division of a row's packs among threads, rows that blocks share and rows that they walk
+TEST_F(CudaLayers, Rms_norm_of_all_widths) {
+  for (DType dtype : {DType::kF32, DType::kBF16})
+    for (const Shape& s :
+         {Shape{3, 8}, Shape{21, 256}, Shape{9, 512}, Shape{9, 760}, Shape{300, 1024}, Shape{5, 1536}, Shape{5, 2040},
+          Shape{1100, 2560}, Shape{5, 3072}, Shape{700, 4096}, Shape{5, 5120}, Shape{5, 6144}, Shape{300, 8192},
+          Shape{5, 12288}, Shape{3, 16392}, Shape{9000, 64}, Shape{4500, 136}}) {
+      SCOPED_TRACE(s.to_string());
+      const Tensor w = random_tensor(rng, {s[-1]}, dtype);
+      compare_gradients({random_tensor(rng, s, dtype), random_tensor(rng, s, dtype), w}, s, dtype, tolerance(dtype),
+                        [&](Context& c, std::vector<Tensor>& in) {
+                          const SumAndNorm r = add_rms_norm(c, in[0], in[1], in[2], 1e-6f);
+                          return add(c, r.sum, r.normed);
+                        });
+    }
+}
+
 TEST_F(CudaLayers, Rms_norm_of_heads_that_lie_beside_others) {
   for (DType dtype : {DType::kF32, DType::kBF16})
     for (const int64_t d : {64, 24, 5}) {
@@ -198,7 +215,13 @@ TEST_F(CudaLayers, Head_loss_with_every_option) {
     return o;
   };
   for (DType dtype : {DType::kF32, DType::kBF16})
-    for (const auto& [m, v, n] : {ProductShape{1, 7, 8}, {13, 333, 32}, {200, 1024, 64}})
+    for (const auto& [m, v, n] : {ProductShape{1, 7, 8},
+                                  {13, 333, 32},
+                                  {200, 1024, 64},
+                                  {3, 30'004, 8},
+                                  {2, 65'536, 8},
+                                  {3, 151'936, 8},
+                                  {2, 200'000, 8}})
       for (int i = 0; i < 8; ++i) {
         SCOPED_TRACE(fmt::format("m {} v {} options {} {}", m, v, i, name_of(dtype)));
         std::vector<int32_t> labels;
