@@ -10,9 +10,11 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/race.h"
 #include "base/error.h"
 
 namespace pmetal::cuda {
@@ -257,8 +259,7 @@ void Products::multiply(const Plan& p, const Gemm& g, const cublasLtMatmulHeuris
         "a product");
 }
 
-// Takes the fastest algorithm among those whose result has the bits of the first one's, so that which one wins a close
-// race changes no number.
+// The fastest algorithm of equal bits (race.h). A winner of a like problem is only asked for its bits.
 void Products::choose(Plan& p, const Gemm& g, void* workspace, cudaStream_t stream) {
   const auto bits = [&] {
     uint64_t sum = 0;
@@ -286,17 +287,17 @@ void Products::choose(Plan& p, const Gemm& g, void* workspace, cudaStream_t stre
     }
     return best;
   };
-  multiply(p, g, p.choice, workspace, stream);
-  const uint64_t expected = bits();
-  float best = p.has_winner ? 0 : milliseconds(p.choice);
-  const std::vector<cublasLtMatmulHeuristicResult_t> others = std::move(p.others);
-  p.others.clear();
-  for (const cublasLtMatmulHeuristicResult_t& other : others) {
-    multiply(p, g, other, workspace, stream);
-    if (bits() != expected) continue;
-    const float time = p.has_winner ? -1 : milliseconds(other);
-    if (time < best) best = time, p.choice = other;
-  }
+  std::vector<cublasLtMatmulHeuristicResult_t> all = std::exchange(p.others, {});
+  all.insert(all.begin(), p.choice);
+  const auto at = [&](int i) -> const cublasLtMatmulHeuristicResult_t& { return all[static_cast<size_t>(i)]; };
+  const int winner = fastest_of_equal_bits(
+      static_cast<int>(all.size()),
+      [&](int i) {
+        multiply(p, g, at(i), workspace, stream);
+        return bits();
+      },
+      [&](int i) { return p.has_winner ? static_cast<float>(-i) : milliseconds(at(i)); });
+  p.choice = at(winner);
   if (!p.has_winner) plans_->winners.emplace(like(key_of(g)), p.choice);
 }
 
