@@ -1,6 +1,7 @@
 #include "nn/linear.h"
 
 #include "ops/embedding.h"
+#include "ops/joined_linear.h"
 
 namespace pmetal::nn {
 namespace {
@@ -139,6 +140,20 @@ quant::Weight joined(const Context& ctx, std::span<const Linear* const> linears)
   return all;
 }
 
+// The trainable weights of the group where a GPU may take them as one matrix; else nothing.
+std::vector<Tensor> trained_together(const Context& ctx, std::span<const Linear* const> linears, const Tensor& x) {
+  const bool is_gpu = ctx.device().is_cuda() || (ctx.planned() && ctx.planned()->is_cuda());
+  if (!is_gpu || linears.size() < 2) return {};
+  std::vector<Tensor> weights;
+  for (const Linear* l : linears) {
+    for (const auto& adapter : l->adapters)
+      if (adapter) return {};
+    if (!l->trainable.defined() || l->bias.defined() || l->trainable.dtype() != x.dtype()) return {};
+    weights.push_back(l->trainable);
+  }
+  return ops::joined_weights(weights).defined() ? weights : std::vector<Tensor>{};
+}
+
 }  // namespace
 
 std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<const Linear* const> linears,
@@ -154,6 +169,8 @@ std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<co
     }
     return out;
   }
+  if (const std::vector<Tensor> weights = trained_together(ctx, linears, x); !weights.empty())
+    return ops::joined_linear(ctx, x, weights);
   for (const Linear* linear : linears) out.push_back(linear->forward(ctx, batch, x));
   return out;
 }
