@@ -1,13 +1,14 @@
 // Whole steps on a GPU with random weights: prefill, decode, LoRA and full fine-tuning, on the shapes of bench/shapes.
-//   cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [ROW...]     SHAPES: the folder
-//   bench/shapes
-// ROW selects rows by the beginning of their name (default: all). --check: a few steps of the smallest shape only.
-// --batch-invariant: decode rows of several sequences once more with it.
-// --ops: seconds of a step by op and kernel; launch times, unless CUDA_LAUNCH_BLOCKING=1 makes each launch wait.
-// Decode rows start from 512 remembered tokens unless they say otherwise; greedy sampling is not part of them. Training
-// rows are optimizer steps over 8 sequences of 2048 tokens, LoRA of rank 16 on all linears, no recomputation; "cut"
-// rows take one sequence at a time and add the gradients. Peers: best of llama.cpp, transformers, Liger on one H200;
-// bounds: 4.25 TB/s and 785 TFLOP/s, both measured there.
+//   cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [--no-graphs] [--host] [ROW...]
+// SHAPES: the folder bench/shapes. ROW selects rows by the beginning of their name (default: all).
+// --check: a few steps, of the smallest shape where no ROW is named. --batch-invariant: decode rows of several
+// sequences once more with it. --ops: seconds of a step by op and kernel; launch times, unless CUDA_LAUNCH_BLOCKING=1
+// makes each launch wait. --no-graphs: training steps start kernel by kernel. --host: the time it takes the host to
+// queue a training step, and how many micro-batches were replayed. Decode rows start from 512 remembered tokens unless
+// they say otherwise; greedy sampling is not part of them. Training rows are optimizer steps over 8 sequences of 2048
+// tokens, LoRA of rank 16 on all linears, no recomputation; "cut" rows take one sequence at a time (0.6B: two) and add
+// the gradients. Peers: best of llama.cpp, transformers, Liger on one H200; bounds: 4.25 TB/s and 785 TFLOP/s, both
+// measured there.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -22,8 +23,7 @@
 #include "ops/device.h"
 #include "sm_clock.h"
 #include "tensor/op_times.h"
-#include "train/flat_parameters.h"
-#include "train/sequence_loss.h"
+#include "train/trainer.h"
 
 namespace pmetal {
 namespace {
@@ -43,7 +43,7 @@ struct Row {
 constexpr Row kRows[] = {
     {"decode b1 0.6B", "qwen3-0.6b", Row::kDecode, 1, kContext, 676, 0},
     {"lora 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21},
-    {"lora cut 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21, kSequences},
+    {"lora cut 0.6B", "qwen3-0.6b", Row::kLora, kSequences, 0, 102e3, 21, kSequences / 2},
     {"decode b1 8B", "qwen3-8b", Row::kDecode, 1, kContext, 202, 0},
     {"decode b32 8B", "qwen3-8b", Row::kDecode, 32, kContext, 3708, 0},
     {"decode b128 8B", "qwen3-8b", Row::kDecode, 128, kContext, 8064, 0},
@@ -51,6 +51,7 @@ constexpr Row kRows[] = {
     {"prefill 8B 2048", "qwen3-8b", Row::kPrefill, 2048, 0, 30.3e3, 0},
     {"prefill 8B 8192", "qwen3-8b", Row::kPrefill, 8192, 0, 28.9e3, 0},
     {"lora 8B", "qwen3-8b", Row::kLora, kSequences, 0, 15.0e3, 92},
+    {"lora 4x2048 8B", "qwen3-8b", Row::kLora, kSequences / 2, 0, 16.0e3, 54},
     {"lora cut 8B", "qwen3-8b", Row::kLora, kSequences, 0, 15.0e3, 92, kSequences},
     {"lora 4B", "qwen3-4b", Row::kLora, kSequences, 0, 26.1e3, 70},
     {"lora cut 4B", "qwen3-4b", Row::kLora, kSequences, 0, 26.1e3, 70, kSequences},
@@ -77,7 +78,7 @@ struct Timing {
   unsigned mhz = 0;             // median SM clock, 0: not known
   double median() const { return seconds[seconds.size() / 2]; }
 };
-bool wants_ops = false, wants_invariant = false;
+bool wants_ops = false, wants_invariant = false, wants_graphs = true, wants_host = false;
 
 void print_ops(const OpTimes& times) {
   std::vector<OpTime> rows = times.rows();
@@ -90,11 +91,12 @@ void print_ops(const OpTimes& times) {
                 100 * r.seconds / all);
 }
 
+// waits: for the device after each run; else the body does, for the run before
 template <class Body>
-Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
+Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body, bool waits = true) {
   static SmClock clock(static_cast<unsigned>(ctx.device().index));
   for (int i = 0; i < warm; ++i) body();
-  ops::synchronize(ctx);
+  if (waits || wants_ops) ops::synchronize(ctx);
   if (wants_ops) {
     OpTimes times;
     ctx.set_op_times(&times);
@@ -102,6 +104,7 @@ Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
     ctx.set_op_times(nullptr);
     ops::synchronize(ctx);
     print_ops(times);
+    if (!waits) body();
   }
   clock.clear();
   Timing t;
@@ -109,7 +112,7 @@ Timing measure(Context& ctx, int warm, double budget_s, int most, Body&& body) {
   while (static_cast<int>(t.seconds.size()) < 3 || (now() < end && static_cast<int>(t.seconds.size()) < most)) {
     const double start = now();
     body();
-    ops::synchronize(ctx);
+    if (waits) ops::synchronize(ctx);
     t.seconds.push_back(now() - start);
     clock.sample();
   }
@@ -161,38 +164,67 @@ Timing prefill_row(Context& ctx, models::Model& model, const Row& row, int most)
   });
 }
 
-// `parts` micro-batches per optimizer step
-Timing train(Context& ctx, models::Model& model, std::vector<train::Trainable> trainables, int64_t parts, int most) {
-  PhiloxStream rng(3, RngPurpose::kSynthetic);
-  train::FlatParameters parameters(ctx, std::move(trainables));
-  std::vector<data::PackedSequence> batches(static_cast<size_t>(parts));
-  int64_t learned = 0;
-  for (data::PackedSequence& b : batches) {
-    for (int64_t i = 0; i < kSequences / parts; ++i) {
-      const auto ids = random_tokens(rng, kSequence, model.info().vocabulary);
-      b.ids.insert(b.ids.end(), ids.begin(), ids.end());
-      b.labels.insert(b.labels.end(), ids.begin(), ids.end());
-      b.labels[b.labels.size() - ids.size()] = data::kIgnore;
-      for (int32_t p = 0; p < kSequence; ++p) b.positions.push_back(p);
-      b.cu_seqlens.push_back(static_cast<int32_t>(b.ids.size()));
+// The same sequences again and again; packed as training packs them.
+struct RandomLoader final : data::Loader {
+  std::vector<data::PackedSequence> batches;
+  RandomLoader(int64_t vocabulary, int64_t sequences, int64_t parts) : batches(static_cast<size_t>(parts)) {
+    PhiloxStream rng(3, RngPurpose::kSynthetic);
+    for (data::PackedSequence& b : batches) {
+      for (int64_t i = 0; i < sequences / parts; ++i) {
+        data::Example e;
+        e.ids = e.labels = random_tokens(rng, kSequence, vocabulary);
+        b.append(e);
+      }
     }
-    b.max_seqlen = kSequence;
-    learned += b.n_learned();
   }
-  int64_t step = 0;
-  return measure(ctx, 2, 4, most, [&] {
-    parameters.zero_gradients(ctx);
-    for (const data::PackedSequence& b : batches) {
-      Tape tape = ops::make_tape();
-      TapeScope recording(ctx, &tape);
-      const train::SequenceLoss loss = train::sequence_loss(ctx, model, b, 1.0 / static_cast<double>(learned), {});
-      Tensor seed = ctx.empty({1}, DType::kF32);
-      ops::fill(ctx, seed, 1);
-      tape.backward(ctx, loss.loss, seed);
-    }
-    const double norm = parameters.gradient_norm(ctx);
-    parameters.step(ctx, {}, 1e-5, std::min(1.0, 1 / (norm + 1e-6)), ++step);
-  });
+  bool next(data::PackedSequence&) override { return false; }
+  int64_t epoch() const override { return 0; }
+  double progress() const override { return 0; }
+  std::optional<int64_t> sequences_per_epoch() const override { return {}; }
+  std::string state() const override { return "{}"; }
+  void restore(const std::string&, bool) override {}
+};
+
+struct Target final : train::TrainTarget {
+  models::Model& m;
+  std::vector<train::Trainable> all;
+  Target(models::Model& model, std::vector<train::Trainable> trainables) : m(model), all(std::move(trainables)) {}
+  models::Model& model() override { return m; }
+  std::vector<train::Trainable> trainables() override { return all; }
+  void save(const std::filesystem::path&, const std::function<Tensor(const std::string&)>&) override {}
+  bool is_recordable() const override { return true; }
+};
+
+// `parts` micro-batches per optimizer step, through the trainer as `pmetal train` runs it
+Timing train(Context& ctx, models::Model& model, std::vector<train::Trainable> trainables, const Row& row,
+             int64_t parts, int most) {
+  RandomLoader loader(model.info().vocabulary, row.size, parts);
+  Target target(model, std::move(trainables));
+  train::TrainObserver silent;
+  train::TrainOptions options;
+  options.schedule.base = 1e-5;
+  options.schedule.kind = train::ScheduleKind::kConstant;
+  options.records = wants_graphs;
+  train::Trainer trainer(ctx, target, loader, options, silent);
+  std::shared_ptr<train::Trainer::Queued> under_way;
+  std::vector<double> queued;
+  const Timing t = measure(
+      ctx, 4, 4, most,
+      [&] {
+        const double start = now();
+        const auto next = trainer.queue(loader.batches);
+        queued.push_back(now() - start);
+        if (under_way) trainer.settle(*under_way);
+        under_way = next;
+      },
+      false);
+  trainer.settle(*under_way);
+  std::sort(queued.begin(), queued.end());
+  if (wants_host)
+    std::printf("# queued in %.2f ms; %ld micro-batches replayed, %ld started %s\n", 1e3 * queued[queued.size() / 2],
+                static_cast<long>(trainer.micro_batches().replayed), static_cast<long>(trainer.micro_batches().started),
+                trainer.micro_batches().reason.c_str());
+  return t;
 }
 
 struct AllParameters final : models::ParameterVisitor {
@@ -257,15 +289,15 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
             models::Model& m;
             ~Detach() { a.detach(m, 0); }
           } detach{*adapter, model};
-          t = train(ctx, model, std::move(trainables), parts, most);
+          t = train(ctx, model, std::move(trainables), row, parts, most);
         } else {
           AllParameters all;
           model.visit(all);
-          t = train(ctx, model, std::move(all.all), parts, most);
+          t = train(ctx, model, std::move(all.all), row, parts, most);
         }
         break;
       } catch (const Error& e) {
-        if (e.code() != ErrorCode::kOutOfMemory || parts >= kSequences) throw;
+        if (e.code() != ErrorCode::kOutOfMemory || parts >= row.size) throw;
         std::printf("# %s in %ld part(s): %s\n", row.name, static_cast<long>(parts), e.what());
         ctx.allocator().release_cached();
         ctx.allocator().reset_peak();
@@ -300,6 +332,10 @@ int run(int argc, char** argv) {
       check = true;
     else if (arg == "--batch-invariant")
       wants_invariant = true;
+    else if (arg == "--no-graphs")
+      wants_graphs = false;
+    else if (arg == "--host")
+      wants_host = true;
     else if (arg == "--ops")
       wants_ops = true;
     else if (shapes.empty())
@@ -308,13 +344,16 @@ int run(int argc, char** argv) {
       wanted.push_back(arg);
   }
   if (shapes.empty()) {
-    std::fprintf(stderr, "usage: cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [ROW...]\n");
+    std::fprintf(
+        stderr,
+        "usage: cuda_step SHAPES [--device cuda:0] [--batch-invariant] [--check] [--ops] [--no-graphs] [--host] "
+        "[ROW...]\n");
     return 2;
   }
   Context ctx = ops::make_context(parse_device(device), std::make_shared<ThreadPool>(0));
   Loaded loaded;
   for (const Row& row : kRows) {
-    if (check && (row.kind == Row::kFull || std::string_view(row.model) != "qwen3-0.6b")) continue;
+    if (check && wanted.empty() && (row.kind == Row::kFull || std::string_view(row.model) != "qwen3-0.6b")) continue;
     if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(),
                                         [&](const std::string& w) { return std::string(row.name).starts_with(w); }))
       continue;

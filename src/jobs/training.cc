@@ -37,6 +37,8 @@ class AdapterTarget final : public train::TrainTarget {
     adapter_->save(folder, [&](const adapters::AdapterParameter& p) { return master_of(p.key); });
   }
   bool draws_random() const override { return adapter_->config().dropout > 0; }
+  // DoRA keeps norms of the merged weights
+  bool is_recordable() const override { return !adapter_->config().use_dora; }
 
  private:
   models::Model& model_;
@@ -70,6 +72,7 @@ class ModelTarget final : public train::TrainTarget {
     models::save_model(model_, checkpoint_.config(), folder, dtype_);
     models::copy_sidecars(source_, folder);
   }
+  bool is_recordable() const override { return true; }
 
  private:
   models::Model& model_;

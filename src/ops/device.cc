@@ -20,6 +20,23 @@ void synchronize(const Context& ctx) {
   if (ctx.device().is_cuda()) synchronize_cuda(ctx.stream());
 }
 
+Download::Download(Context& ctx, const Tensor& x) : shape_(x.shape()), dtype_(x.dtype()) {
+  PMETAL_ASSERT(x.is_contiguous(), "a strided tensor {} is not downloaded", x.shape().to_string());
+  if (ctx.device().is_cuda() && x.device().is_cuda())
+    arrival_ = begin_download_cuda(ctx.stream(), x.bytes(), x.size_bytes());
+  else
+    host_ = to_host(ctx, x);
+}
+
+const Tensor& Download::get() {
+  if (arrival_) {
+    host_ = Tensor(allocate_host(shape_.numel() * size_of(dtype_)), shape_, dtype_);
+    end_download_cuda(arrival_, host_.bytes(), host_.size_bytes());
+    arrival_.reset();
+  }
+  return host_;
+}
+
 namespace {
 
 Buffer host_bytes(const Buffer& from) {

@@ -30,6 +30,21 @@ quant::Weight host_copy(const quant::Weight& weight);
 // the reverse for planes: a weight of the host on the context's device
 quant::Weight to_device(Context& ctx, const quant::Weight& weight);
 
+// A copy to the host that is under way while the device goes on; of what x holds when the queue gets there.
+class Download {
+ public:
+  Download() = default;  // of nothing
+  Download(Context& ctx, const Tensor& x);
+  bool defined() const { return host_.defined() || arrival_ != nullptr; }
+  const Tensor& get();  // waits for the bytes
+
+ private:
+  Tensor host_;
+  Shape shape_;
+  DType dtype_ = DType::kF32;
+  std::shared_ptr<void> arrival_;
+};
+
 // the backends' answers
 struct CudaQueue {
   std::shared_ptr<Allocator> allocator;
@@ -38,6 +53,8 @@ struct CudaQueue {
 CudaQueue open_cuda(int index);
 const RangeMarks* range_marks_cuda();  // null unless PMETAL_NVTX is set
 void synchronize_cuda(void* stream);
-void copy_from_cuda(const Buffer& from, void* to);  // after all work of the device
+std::shared_ptr<void> begin_download_cuda(void* stream, const void* from, int64_t bytes);
+void end_download_cuda(const std::shared_ptr<void>& arrival, void* to, int64_t bytes);  // waits
+void copy_from_cuda(const Buffer& from, void* to);                                      // after all work of the device
 
 }  // namespace pmetal::ops

@@ -248,7 +248,8 @@ Tensor dropout(Context& ctx, const Tensor& x, float p, const DropoutKey& key, co
   const auto run = [p, key, row_ids](Context& c, const Tensor& from) {
     Tensor to = c.empty(from.shape(), from.dtype());
     dispatch(c, dropout_cpu, dropout_cuda,
-             DropoutArgs{from.view(), to.view(), row_ids.view(), p, key.seed, key.module, key.step});
+             DropoutArgs{from.view(), to.view(), row_ids.view(), p, key.seed, key.module, key.step,
+                         key.step_at ? key.step_at.view() : View{}});
     return to;
   };
   Tensor y = run(ctx, x);

@@ -61,6 +61,7 @@ Tensor contiguous(Context& ctx, const Tensor& x);
 struct DropoutKey {
   uint64_t seed = 0;
   uint32_t module = 0, step = 0;
+  Tensor step_at;  // [1] i32 where the kernel runs: stands for `step` in work that is recorded once for all steps
 };
 Tensor dropout(Context& ctx, const Tensor& x, float p, const DropoutKey& key, const Tensor& row_ids);
 Tensor stop_gradient(const Tensor& x);
@@ -136,6 +137,7 @@ struct DropoutArgs {
   float p = 0;
   uint64_t seed = 0;
   uint32_t module = 0, step = 0;
+  View step_at;  // [1] i32 in place of `step`, or none
 };
 PMETAL_DECLARE_KERNELS(dropout, DropoutArgs)
 struct TransferArgs {

@@ -11,6 +11,11 @@ GraphMemory::GraphMemory(Context& ctx) {
   handle_ = make_graph_memory_cuda(ctx.allocator());
 }
 
+GraphMemoryScope::GraphMemoryScope(const GraphMemory& memory) : handle_(memory.handle_) {
+  use_graph_memory_cuda(handle_, true);
+}
+GraphMemoryScope::~GraphMemoryScope() { use_graph_memory_cuda(handle_, false); }
+
 Graph::Graph(const GraphMemory& memory, const std::function<void()>& work)
     : handle_(record_cuda(memory.handle_, work)) {}
 

@@ -22,6 +22,20 @@ class GraphMemory {
 
  private:
   friend class Graph;
+  friend class GraphMemoryScope;
+  std::shared_ptr<void> handle_;
+};
+
+// Work that is started in a scope takes its tensors from that memory as well: what it leaves is overwritten by the next
+// replay, and both need the memory of one.
+class GraphMemoryScope {
+ public:
+  explicit GraphMemoryScope(const GraphMemory& memory);
+  ~GraphMemoryScope();
+  GraphMemoryScope(const GraphMemoryScope&) = delete;
+  GraphMemoryScope& operator=(const GraphMemoryScope&) = delete;
+
+ private:
   std::shared_ptr<void> handle_;
 };
 
@@ -38,6 +52,7 @@ class Graph {
 
 // the backend's answers
 std::shared_ptr<void> make_graph_memory_cuda(Allocator& allocator);
+void use_graph_memory_cuda(const std::shared_ptr<void>& memory, bool on);
 std::shared_ptr<void> record_cuda(const std::shared_ptr<void>& memory, const std::function<void()>& work);
 void replay_cuda(const std::shared_ptr<void>& graph);
 

@@ -15,6 +15,8 @@ void adamw(Context& ctx, const Tensor& master, const Tensor& grad, const Tensor&
     require(weight.is_contiguous() && weight.numel() == master.numel(), "[adamw] the weight has {} elements, not {}",
             weight.numel(), master.numel());
   require(hyper.step >= 1, "[adamw] steps count from 1, got {}", hyper.step);
+  require(!hyper.decision || ctx.device().is_cuda(), "[adamw] steps on {} are decided by the host",
+          to_string(ctx.device()));
   AdamWArgs args = hyper;
   args.master = master.view();
   args.grad = grad.view();
@@ -29,6 +31,16 @@ double sum_squares(Context& ctx, const Tensor& x) {
   Tensor out = ctx.empty({1}, DType::kF64);
   dispatch(ctx, sum_squares_cpu, sum_squares_cuda, SumSquaresArgs{x.view(), out.view()});
   return ctx.device().is_meta() ? 0 : *to_host(ctx, out).data<double>();
+}
+
+void decide_step(Context& ctx, const Tensor& gradient, const Tensor& loss, double max_norm, const Tensor& decision) {
+  require(gradient.is_contiguous() && gradient.dtype() == DType::kF32 && loss.numel() == 1 &&
+              loss.dtype() == DType::kF32 && decision.numel() == kStepDecision && decision.dtype() == DType::kF64,
+          "[decide_step] gradient {}, loss {}, decision {}", gradient.shape().to_string(), loss.shape().to_string(),
+          decision.shape().to_string());
+  const bool taken =
+      try_dispatch(ctx, step_decision_cuda, StepDecisionArgs{gradient.view(), loss.view(), decision.view(), max_norm});
+  require(taken, "[decide_step] steps on {} are decided by the host", to_string(ctx.device()));
 }
 
 }  // namespace pmetal::ops

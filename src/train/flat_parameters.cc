@@ -51,21 +51,38 @@ void FlatParameters::zero_gradients(Context& ctx) { ops::fill(ctx, gradient_, 0)
 
 double FlatParameters::gradient_norm(Context& ctx) const { return std::sqrt(ops::sum_squares(ctx, gradient_)); }
 
-void FlatParameters::step(Context& ctx, const AdamWOptions& o, double lr, double scale, int64_t step) {
+void FlatParameters::update(Context& ctx, const AdamWOptions& o, double lr, ops::AdamWArgs hyper) {
+  hyper.beta1 = static_cast<float>(o.beta1);
+  hyper.beta2 = static_cast<float>(o.beta2);
+  hyper.eps = static_cast<float>(o.eps);
   for (const Group& g : groups_) {
     const auto part = [&](const Tensor& flat) {
       return flat.defined() ? flat.narrowed(0, g.begin, g.end - g.begin) : Tensor();
     };
-    ops::AdamWArgs hyper;
     hyper.lr = static_cast<float>(lr * g.lr_scale);
-    hyper.beta1 = static_cast<float>(o.beta1);
-    hyper.beta2 = static_cast<float>(o.beta2);
-    hyper.eps = static_cast<float>(o.eps);
     hyper.weight_decay = g.decays ? static_cast<float>(o.weight_decay) : 0;
-    hyper.grad_scale = static_cast<float>(scale);
-    hyper.step = step;
     ops::adamw(ctx, part(master_), part(gradient_), part(m_), part(v_), part(weight_), hyper);
   }
+}
+
+void FlatParameters::step(Context& ctx, const AdamWOptions& o, double lr, double scale, int64_t step) {
+  ops::AdamWArgs hyper;
+  hyper.grad_scale = static_cast<float>(scale);
+  hyper.step = step;
+  update(ctx, o, lr, hyper);
+}
+
+void FlatParameters::set_updates(Context& ctx, int64_t made) {
+  if (!decision_) decision_ = ctx.empty({ops::kStepDecision}, DType::kF64);
+  ops::fill(ctx, decision_, static_cast<double>(made));  // the rest is written by the next step
+}
+
+void FlatParameters::decided_step(Context& ctx, const AdamWOptions& o, double lr, double max_norm, const Tensor& loss) {
+  if (!decision_) set_updates(ctx, 0);
+  ops::decide_step(ctx, gradient_, loss, max_norm, decision_);
+  ops::AdamWArgs hyper;
+  hyper.decision = decision_.view();
+  update(ctx, o, lr, hyper);
 }
 
 void FlatParameters::masters_changed(Context& ctx) {

@@ -41,6 +41,13 @@ class FlatParameters {
   // one AdamW step with gradients multiplied by `scale`; step counts from 1
   void step(Context& ctx, const AdamWOptions& options, double lr, double scale, int64_t step);
 
+  // The same on a device that decides by itself (decides_alone()): clipped to max_norm (0: not at all), and not made
+  // where the norm or `loss` [1] is not finite; the host reads decision() when it likes.
+  static bool decides_alone(const Context& ctx) { return ctx.device().is_cuda(); }
+  void decided_step(Context& ctx, const AdamWOptions& options, double lr, double max_norm, const Tensor& loss);
+  const Tensor& decision() const { return decision_; }  // ops::StepDecision
+  void set_updates(Context& ctx, int64_t made);         // for the bias correction of the next decided_step()
+
   struct Item {
     std::string key;
     Shape shape;
@@ -70,9 +77,12 @@ class FlatParameters {
   static Tensor view(const Tensor& flat, const Item& item) {
     return flat.narrowed(0, item.offset, item.shape.numel()).reshaped(item.shape);
   }
+  void update(Context& ctx, const AdamWOptions& options, double lr, ops::AdamWArgs hyper);
+
   std::vector<Item> items_;
   std::vector<Group> groups_;
   Tensor master_, gradient_, m_, v_, weight_;  // [padded]; weight_ undefined when the compute dtype is f32
+  Tensor decision_;
   int64_t count_ = 0;
 };
 

@@ -23,10 +23,26 @@ struct SequenceLoss {
   int64_t n_learned = 0;
 };
 
-// Documents of one or more packed sequences laid end to end are the sequences of the batch.
-nn::Batch make_batch(Context& ctx, const data::PackedSequence& packed, const LossOptions& options);
+// What forward and loss read, on the host: documents of one or more packed sequences laid end to end.
+struct LossValues {
+  std::vector<int32_t> tokens, positions, borders, lengths;  // [T], [T], [documents + 1], [documents]
+  std::vector<int64_t> row_ids;                              // [T], or nothing where nothing draws
+  std::vector<int32_t> rows, labels;                         // rows with a loss, and their labels
+  std::vector<float> row_scale;
+  int64_t n_learned = 0;
+};
+LossValues loss_values(const data::PackedSequence& packed, double scale, const LossOptions& options);
+
+// The same where the model runs.
+struct LossInputs {
+  nn::Batch batch;
+  Tensor labels, row_scale;
+  int64_t n_learned = 0;
+};
+
 // `scale`: usually 1 / (learned tokens of the whole accumulated batch). Without learned tokens the loss is undefined.
 SequenceLoss sequence_loss(Context& ctx, models::Model& model, const data::PackedSequence& packed, double scale,
                            const LossOptions& options = {});
+SequenceLoss sequence_loss(Context& ctx, models::Model& model, const LossInputs& inputs, const LossOptions& options);
 
 }  // namespace pmetal::train

@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
+#include "ops/device.h"
 #include "train/checkpoints.h"
 #include "train/control.h"
 
@@ -15,19 +17,17 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 struct Sums {
   double nll = 0, entropy = 0;
   int64_t correct = 0, learned = 0;
-  void add(Context& ctx, const SequenceLoss& loss) {
-    if (!loss.n_learned) return;
-    const Tensor n = ops::to_host(ctx, loss.head.nll), c = ops::to_host(ctx, loss.head.correct);
-    for (int64_t i = 0; i < loss.n_learned; ++i) {
+  void add(int64_t n_learned, const Tensor& n, const Tensor& c, const Tensor& e) {
+    if (!n_learned) return;
+    for (int64_t i = 0; i < n_learned; ++i) {
       nll += n.data<float>()[i];
       correct += c.data<uint8_t>()[i];
     }
-    if (loss.head.entropy.defined()) {
-      const Tensor e = ops::to_host(ctx, loss.head.entropy);
-      for (int64_t i = 0; i < loss.n_learned; ++i) entropy += e.data<float>()[i];
-    }
-    learned += loss.n_learned;
+    if (e.defined())
+      for (int64_t i = 0; i < n_learned; ++i) entropy += e.data<float>()[i];
+    learned += n_learned;
   }
+  double mean(double sum) const { return sum / static_cast<double>(std::max<int64_t>(learned, 1)); }
 };
 
 }  // namespace
@@ -38,7 +38,8 @@ Trainer::Trainer(Context& ctx, TrainTarget& target, data::Loader& loader, TrainO
       loader_(loader),
       o_(std::move(options)),
       observer_(observer),
-      parameters_(ctx, target.trainables()) {
+      parameters_(ctx, target.trainables()),
+      runner_(ctx, target.model(), o_.records && target.is_recordable()) {
   if (o_.adaptive_lr) adaptive_.emplace(*o_.adaptive_lr);
 }
 
@@ -58,16 +59,50 @@ double Trainer::adapted_rate(double loss) {
   return lr;
 }
 
+struct Trainer::Queued {
+  struct Part {
+    int64_t n_learned;
+    ops::Download nll, correct, entropy;
+  };
+  std::vector<Part> parts;
+  ops::Download decision;
+  StepReport report;
+  Clock::time_point start;
+  bool is_decided = false;  // the report holds norm, rate and whether it was skipped
+
+  // waits
+  Sums sums() {
+    Sums all;
+    for (Part& p : parts) all.add(p.n_learned, p.nll.get(), p.correct.get(), p.entropy.get());
+    return all;
+  }
+};
+
+// Runs `work`, once more without recorded graphs where their memory is what it lacks.
+template <class Work>
+void Trainer::with_memory_of_graphs(const Work& work) {
+  try {
+    work();
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kOutOfMemory || !runner_.forget()) throw;
+    observer_.on_warning("recorded graphs of training steps are given up: their memory is needed");
+    work();
+  }
+}
+
 StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches) {
-  const auto start = Clock::now();
-  StepReport r;
+  return settle(*queue(micro_batches));
+}
+
+std::shared_ptr<Trainer::Queued> Trainer::queue(const std::vector<data::PackedSequence>& micro_batches) {
+  const auto queued = std::make_shared<Queued>();
+  queued->start = Clock::now();
+  StepReport& r = queued->report;
   int64_t learned = 0;
   for (const data::PackedSequence& s : micro_batches) {
     learned += s.n_learned();
     r.step_tokens += s.length();
   }
-  parameters_.zero_gradients(ctx_);
-  Sums sums;
   LossOptions loss_options;
   loss_options.recompute_group = o_.recompute_group;
   loss_options.embedding_noise = static_cast<float>(o_.neftune_alpha);
@@ -75,33 +110,62 @@ StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches)
   loss_options.seed = o_.seed;
   loss_options.step = static_cast<uint32_t>(step_);
   loss_options.draws = target_.draws_random();
-  for (const data::PackedSequence& s : micro_batches) {
-    Tape tape = ops::make_tape();
-    TapeScope recording(ctx_, &tape);
-    const SequenceLoss loss =
-        sequence_loss(ctx_, target_.model(), s, 1.0 / static_cast<double>(std::max<int64_t>(learned, 1)), loss_options);
-    if (!loss.n_learned) continue;
-    Tensor seed = ctx_.empty({1}, DType::kF32);
-    ops::fill(ctx_, seed, 1);
-    tape.backward(ctx_, loss.loss, seed);
-    sums.add(ctx_, loss);
-  }
-  r.forward_backward_ms = 1e3 * seconds_since(start);
+  const int64_t replayed = runner_.counts().replayed;
+  Tensor loss;
+  const auto forward_backward = [&] {
+    parameters_.zero_gradients(ctx_);
+    queued->parts.clear();
+    loss = {};
+    for (const data::PackedSequence& s : micro_batches) {
+      const MicroBatches::Result part =
+          runner_.run(s, 1.0 / static_cast<double>(std::max<int64_t>(learned, 1)), loss_options);
+      if (!part.n_learned) continue;
+      queued->parts.push_back({part.n_learned, {ctx_, part.nll}, {ctx_, part.correct}, {}});
+      if (part.entropy.defined()) queued->parts.back().entropy = {ctx_, part.entropy};
+      if (!loss) {
+        loss = ctx_.empty({1}, part.loss.dtype());
+        ops::fill(ctx_, loss, 0);
+      }
+      ops::accumulate(ctx_, loss, part.loss);
+    }
+  };
+  with_memory_of_graphs(forward_backward);
+  r.replayed = runner_.counts().replayed - replayed;
+  r.forward_backward_ms = 1e3 * seconds_since(queued->start);
+
   const auto update = Clock::now();
-  r.grad_norm = parameters_.gradient_norm(ctx_);
-  r.loss = sums.nll / static_cast<double>(std::max<int64_t>(sums.learned, 1));
   went_back_ = false;
-  r.lr = adapted_rate(r.loss);
-  r.skipped = !std::isfinite(r.grad_norm) || !std::isfinite(r.loss) || learned == 0;
-  if (went_back_) {
-    target_.values_changed();  // these gradients belong to the weights that were left
-  } else if (!r.skipped) {
-    const double clip = o_.max_grad_norm > 0 ? std::min(1.0, o_.max_grad_norm / (r.grad_norm + 1e-6)) : 1;
-    // skipped steps do not count for the bias correction of the moments
-    parameters_.step(ctx_, o_.adamw, r.lr, clip, step_ - skipped_ + 1);
+  const auto rate_of = [&](double mean_loss) { return adapted_rate(mean_loss); };
+  if (FlatParameters::decides_alone(ctx_) && learned > 0) {
+    // the adaptive rate looks at the loss first
+    if (adaptive_) {
+      const Sums sums = queued->sums();
+      r.loss = sums.mean(sums.nll);
+    }
+    r.lr = rate_of(r.loss);
+    if (went_back_) {
+      r.grad_norm = parameters_.gradient_norm(ctx_);
+      r.skipped = !std::isfinite(r.grad_norm) || !std::isfinite(r.loss);
+      queued->is_decided = true;
+      parameters_.set_updates(ctx_, step_ - skipped_ + 1);
+    } else {
+      parameters_.decided_step(ctx_, o_.adamw, r.lr, o_.max_grad_norm, loss);
+      queued->decision = {ctx_, parameters_.decision()};
+    }
     target_.values_changed();
   } else {
-    ++skipped_;
+    const Sums sums = queued->sums();
+    r.grad_norm = parameters_.gradient_norm(ctx_);
+    r.loss = sums.mean(sums.nll);
+    r.lr = rate_of(r.loss);
+    r.skipped = !std::isfinite(r.grad_norm) || !std::isfinite(r.loss) || learned == 0;
+    queued->is_decided = true;
+    if (!went_back_ && !r.skipped) {
+      const double clip = o_.max_grad_norm > 0 ? std::min(1.0, o_.max_grad_norm / (r.grad_norm + 1e-6)) : 1;
+      // skipped steps do not count for the bias correction of the moments
+      parameters_.step(ctx_, o_.adamw, r.lr, clip, step_ - skipped_ + 1);
+    }
+    if (went_back_ || !r.skipped) target_.values_changed();
   }
   r.optimizer_ms = 1e3 * seconds_since(update);
   ++step_;
@@ -109,11 +173,27 @@ StepReport Trainer::step(const std::vector<data::PackedSequence>& micro_batches)
   r.step = step_;
   r.total_steps = o_.total_steps;
   r.tokens = tokens_;
-  r.learned_tokens = sums.learned;
-  r.entropy = sums.entropy / static_cast<double>(std::max<int64_t>(sums.learned, 1));
-  r.token_accuracy = static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(sums.learned, 1));
   r.epoch = loader_.progress();
-  r.seconds = seconds_since(start);
+  return queued;
+}
+
+StepReport Trainer::settle(Queued& queued) {
+  StepReport& r = queued.report;
+  const Sums sums = queued.sums();
+  r.loss = sums.mean(sums.nll);
+  if (!queued.is_decided) {
+    const double* decision = queued.decision.get().data<double>();
+    r.skipped = decision[1] == 0;
+    r.grad_norm = decision[2];
+  }
+  if (r.skipped && !went_back_) ++skipped_;
+  r.learned_tokens = sums.learned;
+  r.entropy = sums.mean(sums.entropy);
+  r.token_accuracy = sums.mean(static_cast<double>(sums.correct));
+  const auto end = Clock::now();
+  r.seconds = std::chrono::duration<double>(end - std::max(queued.start, last_end_)).count();
+  last_end_ = end;
+  if (!queued.is_decided) r.forward_backward_ms = 1e3 * r.seconds - r.optimizer_ms - r.data_ms;
   r.memory_bytes = ctx_.allocator().stats().peak_bytes;
   last_loss_ = r.loss;
   return r;
@@ -135,6 +215,22 @@ TrainSummary Trainer::run() {
   TrainSummary summary;
   std::vector<data::PackedSequence> batch;
   int64_t saved_at = step_, consecutive_skips = 0;
+  std::shared_ptr<Queued> under_way;
+  std::string told;
+  const auto deliver = [&] {
+    if (!under_way) return;
+    const StepReport report = settle(*std::exchange(under_way, nullptr));
+    if (const std::string& why = runner_.counts().reason; ctx_.device().is_cuda() && !why.empty() && why != told)
+      observer_.on_log("forward and backward are started kernel by kernel instead of replayed: " + (told = why));
+    observer_.on_step(report);
+    consecutive_skips = report.skipped ? consecutive_skips + 1 : 0;
+    if (consecutive_skips >= 10)
+      fail(ErrorCode::kNumerical,
+           "training: the loss or its gradient was not finite in {} steps in a row (last loss {}); lower the learning "
+           "rate "
+           "(now {:.3g}), check the data, or use --dtype f32",
+           consecutive_skips, report.loss, report.lr);
+  };
   while (o_.max_steps == 0 || step_ < o_.max_steps) {
     if (observer_.stop_requested()) {
       summary.stopped = true;
@@ -148,25 +244,25 @@ TrainSummary Trainer::run() {
     const auto waiting = Clock::now();
     if (!next_batch(batch)) break;
     const double data_ms = 1e3 * seconds_since(waiting);
-    StepReport report = step(batch);
-    report.data_ms = data_ms;
-    report.seconds += data_ms / 1e3;
-    observer_.on_step(report);
-    consecutive_skips = report.skipped ? consecutive_skips + 1 : 0;
-    if (consecutive_skips >= 10)
-      fail(ErrorCode::kNumerical,
-           "training: the loss or its gradient was not finite in {} steps in a row (last loss {}); lower the learning "
-           "rate "
-           "(now {:.3g}), check the data, or use --dtype f32",
-           consecutive_skips, report.loss, report.lr);
-    if (o_.eval_steps > 0 && !eval_.empty() && step_ % o_.eval_steps == 0) evaluate();
+    const std::shared_ptr<Queued> next = queue(batch);
+    next->report.data_ms = data_ms;
+    next->start = waiting;
+    deliver();
+    under_way = next;
+    const bool evaluates = o_.eval_steps > 0 && !eval_.empty() && step_ % o_.eval_steps == 0;
+    const bool saves = !o_.output.empty() && o_.save_steps > 0 && step_ % o_.save_steps == 0;
+    // While the device makes this step the host may prepare the next, unless something wants to see what came of it.
+    if (!ctx_.device().is_cuda() || adaptive_ || evaluates || saves || looks_at_control()) deliver();
+    if (evaluates) evaluate();
     poll_control();
-    if (!o_.output.empty() && ((o_.save_steps > 0 && step_ % o_.save_steps == 0) || control_save_)) {
+    if (saves || (control_save_ && !o_.output.empty())) {
+      deliver();
       save_checkpoint();
       saved_at = step_;
       control_save_ = false;
     }
   }
+  deliver();
   if ((summary.stopped || control_stop_) && !o_.output.empty() && saved_at != step_) save_checkpoint();
   if (!summary.stopped && !eval_.empty() && evaluated_at_ != step_) evaluate();
   summary.steps = step_;
@@ -183,7 +279,10 @@ EvalReport evaluate(Context& ctx, models::Model& model, const std::vector<data::
   Sums sums;
   EvalReport r;
   for (const data::PackedSequence& s : sequences) {
-    sums.add(ctx, sequence_loss(ctx, model, s, 1));
+    const SequenceLoss loss = sequence_loss(ctx, model, s, 1);
+    if (loss.n_learned)
+      sums.add(loss.n_learned, ops::to_host(ctx, loss.head.nll), ops::to_host(ctx, loss.head.correct),
+               loss.head.entropy.defined() ? ops::to_host(ctx, loss.head.entropy) : Tensor());
     r.tokens += s.length();
   }
   r.loss = sums.nll / static_cast<double>(std::max<int64_t>(sums.learned, 1));
@@ -193,7 +292,8 @@ EvalReport evaluate(Context& ctx, models::Model& model, const std::vector<data::
 }
 
 EvalReport Trainer::evaluate() {
-  EvalReport r = train::evaluate(ctx_, target_.model(), eval_);
+  EvalReport r;
+  with_memory_of_graphs([&] { r = train::evaluate(ctx_, target_.model(), eval_); });
   r.step = step_;
   bool is_best = false;
   if (!has_best_ || r.loss < best_eval_) {
@@ -208,9 +308,13 @@ EvalReport Trainer::evaluate() {
   return r;
 }
 
-void Trainer::poll_control() {
+bool Trainer::looks_at_control() const {
   constexpr int64_t kEvery = 10;  // steps between looks at the control file
-  if (o_.output.empty() || step_ % kEvery) return;
+  return !o_.output.empty() && step_ % kEvery == 0;
+}
+
+void Trainer::poll_control() {
+  if (!looks_at_control()) return;
   std::optional<ControlAction> action;
   try {
     action = take_control(o_.output);
@@ -277,6 +381,7 @@ bool Trainer::resume(const fs::path& from) {
   best_eval_ = state.best_eval_loss;
   lr_override_ = state.lr_override;
   lr_factor_ = state.lr_factor;
+  if (FlatParameters::decides_alone(ctx_)) parameters_.set_updates(ctx_, step_ - skipped_);
   target_.values_changed();
   return true;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "data/loader.h"
 #include "train/adaptive_lr.h"
 #include "train/flat_parameters.h"
+#include "train/micro_batch.h"
 #include "train/schedule.h"
 #include "train/sequence_loss.h"
 
@@ -30,6 +32,9 @@ class TrainTarget {
   virtual void save(const std::filesystem::path& folder,
                     const std::function<Tensor(const std::string& key)>& master_of) = 0;
   virtual bool draws_random() const { return false; }  // dropout
+  // Forward and backward are the same work on the same memory step after step: nothing is derived from the parameters
+  // on the host or kept beside them.
+  virtual bool is_recordable() const { return false; }
 };
 
 struct TrainOptions {
@@ -45,6 +50,7 @@ struct TrainOptions {
   int64_t recompute_group = 0;  // > 0: blocks are computed again in the backward, so many at a time
   double neftune_alpha = 0;
   ops::HeadLossOptions head;
+  bool records = true;  // micro-batches of one shape as graphs, where device and target allow it
   int64_t save_steps = 500, eval_steps = 0;
   int keep_checkpoints = 3;
   std::filesystem::path output;  // folder of checkpoints/; empty: nothing is saved
@@ -56,8 +62,11 @@ struct StepReport {
   int64_t step_tokens = 0, learned_tokens = 0;
   double epoch = 0, loss = 0, lr = 0, grad_norm = 0, seconds = 0;
   double entropy = 0, token_accuracy = 0;
+  // Where the device has a queue, `seconds` goes from the end of one step to the end of the next, optimizer_ms is the
+  // host's time to start it, and forward_backward_ms the rest.
   double forward_backward_ms = 0, optimizer_ms = 0, data_ms = 0;
   bool skipped = false;      // non-finite gradient: no update was made
+  int64_t replayed = 0;      // micro-batches that ran as recorded graphs
   int64_t memory_bytes = 0;  // peak of the allocator so far
 };
 struct EvalReport {
@@ -100,12 +109,21 @@ class Trainer {
   FlatParameters& parameters() { return parameters_; }
   // one optimizer step over given micro-batches: what run() does inside, for tests and other loops
   StepReport step(const std::vector<data::PackedSequence>& micro_batches);
+  // The same in two parts: queue() starts a step's work, settle() waits for what it gave. At most one step is queued
+  // while the one before is not settled.
+  struct Queued;
+  std::shared_ptr<Queued> queue(const std::vector<data::PackedSequence>& micro_batches);
+  StepReport settle(Queued& queued);
+  const MicroBatches::Counts& micro_batches() const { return runner_.counts(); }
   EvalReport evaluate();
   void save_checkpoint();
   int64_t steps_done() const { return step_; }
 
  private:
   bool next_batch(std::vector<data::PackedSequence>& micro_batches);
+  template <class Work>
+  void with_memory_of_graphs(const Work& work);
+  bool looks_at_control() const;
   void poll_control();
   double adapted_rate(double loss);
   CheckpointState state() const;
@@ -116,8 +134,10 @@ class Trainer {
   TrainOptions o_;
   TrainObserver& observer_;
   FlatParameters parameters_;
+  MicroBatches runner_;
   std::vector<data::PackedSequence> eval_;
-  int64_t step_ = 0, tokens_ = 0, skipped_ = 0, evaluated_at_ = -1;
+  int64_t step_ = 0, tokens_ = 0, skipped_ = 0, evaluated_at_ = -1;  // skipped_: of settled steps
+  std::chrono::steady_clock::time_point last_end_;
   double last_loss_ = 0, best_eval_ = 0;
   bool has_best_ = false, control_stop_ = false, control_save_ = false;
   bool adaptive_stop_ = false, went_back_ = false;

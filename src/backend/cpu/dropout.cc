@@ -11,8 +11,9 @@ namespace {
 
 template <class A>
 void run(const ops::DropoutArgs& args, const KernelContext& kernel) {
+  const uint32_t step = args.step_at ? static_cast<uint32_t>(*args.step_at.as<int32_t>()) : args.step;
   const PhiloxBlock drawn =
-      philox4x32(philox_key(args.seed), {args.module, args.step, static_cast<uint32_t>(RngPurpose::kDropout) << 8, 0});
+      philox4x32(philox_key(args.seed), {args.module, step, static_cast<uint32_t>(RngPurpose::kDropout) << 8, 0});
   const std::array<uint32_t, 2> key = {drawn[0], drawn[1]};
   const Rows x(args.x), y(args.y);
   const A scale = A{1} / (A{1} - static_cast<A>(args.p));

@@ -1,6 +1,7 @@
 // Device memory: blocks kept by size class, as on the CPU. All work of the allocator's stream is in order, so a block
 // may be handed out again as soon as its last user let go on the host. A recorded graph uses its blocks each time it is
-// replayed: what is allocated while it is recorded comes from a pool that the graphs' memory holds back.
+// replayed: what is allocated while it is recorded comes from a pool that the graphs' memory holds back. That pool
+// takes what others have let go before it asks for more: the queue's order protects a block's last user there as well.
 #include <bit>
 #include <map>
 #include <mutex>
@@ -39,7 +40,8 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
   Buffer allocate(int64_t size_bytes) override {
     const int64_t size = size_class(size_bytes);
     std::lock_guard lock(mutex_);
-    auto& list = pool_->free[size];
+    auto& own = pool_->free[size];
+    auto& list = own.empty() ? own_->free[size] : own;
     void* block = nullptr;
     if (!list.empty()) {
       block = list.back();
@@ -91,7 +93,8 @@ class DeviceAllocator final : public Allocator, public std::enable_shared_from_t
     check(cudaSetDevice(stream_.device()), "cudaSetDevice");
     void* block = nullptr;
     cudaError_t status = cudaMalloc(&block, static_cast<size_t>(size));
-    if (status == cudaErrorMemoryAllocation && pool_ == own_) {  // give back what is only kept, then once more
+    if (status == cudaErrorMemoryAllocation &&
+        !stream_.is_recording()) {  // give back what is only kept, then once more
       cudaGetLastError();
       release();
       status = cudaMalloc(&block, static_cast<size_t>(size));
@@ -196,9 +199,26 @@ void copy_from_cuda(const Buffer& from, void* to) {
               "copy to the host");
 }
 
+std::shared_ptr<void> begin_download_cuda(void* stream, const void* from, int64_t bytes) {
+  auto* queue = static_cast<cuda::Stream*>(stream);
+  cuda::check(cudaSetDevice(queue->device()), "cudaSetDevice");
+  return {queue->begin_download(from, bytes), [queue](void* a) {
+            if (a) queue->give_back(static_cast<cuda::Arrival*>(a));
+          }};
+}
+
+void end_download_cuda(const std::shared_ptr<void>& arrival, void* to, int64_t bytes) {
+  cuda::end_download(*static_cast<cuda::Arrival*>(arrival.get()), to, bytes);
+}
+
 std::shared_ptr<void> make_graph_memory_cuda(Allocator& allocator) {
   auto& device = static_cast<cuda::DeviceAllocator&>(allocator);
   return std::make_shared<cuda::GraphMemory>(device.shared_from_this());
+}
+
+void use_graph_memory_cuda(const std::shared_ptr<void>& memory, bool on) {
+  const auto& graph = *std::static_pointer_cast<cuda::GraphMemory>(memory);
+  graph.allocator->set_pool(on ? graph.pool : nullptr);
 }
 
 std::shared_ptr<void> record_cuda(const std::shared_ptr<void>& memory, const std::function<void()>& work) {

@@ -1,5 +1,5 @@
 // dropout: the bits of the CPU kernel. Element e of the row with identity `token` is kept when word e % 4 of
-// Philox4x32-10(key; e / 4, token) is at least p; the key was drawn from (seed; module, step) by the launcher.
+// Philox4x32-10(key; e / 4, token) is at least p; the key is drawn from (seed; module, step, purpose).
 #include "backend/cuda/device.cuh"
 
 namespace pmetal::cuda {
@@ -24,9 +24,12 @@ __device__ float uniform_open(uint32_t x) {
   return u > 1.f - 0x1p-24f ? 1.f - 0x1p-24f : u;
 }
 
-__global__ void dropout_kernel(View x, View y, View row_ids, float p, uint32_t k0, uint32_t k1, int64_t groups,
-                               int64_t items) {
-  const float scale = 1.f / (1.f - p);
+__global__ void dropout_kernel(DropoutLaunch a, int64_t groups, int64_t items) {
+  const View &x = a.x, &y = a.y, &row_ids = a.row_ids;
+  const float p = a.p, scale = 1.f / (1.f - p);
+  const uint32_t step = a.step_at ? static_cast<uint32_t>(*a.step_at) : a.step;
+  const uint4 key = philox(a.seed0, a.seed1, make_uint4(a.module, step, a.purpose, 0));
+  const uint32_t k0 = key.x, k1 = key.y;
   const int64_t n = x.shape[1];
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < items; i += gridDim.x * int64_t{kThreads}) {
     const int64_t r = i / groups, group = i % groups;
@@ -47,11 +50,9 @@ __global__ void dropout_kernel(View x, View y, View row_ids, float p, uint32_t k
 
 }  // namespace
 
-void launch_dropout(StreamHandle stream, const View& x, const View& y, const View& row_ids, float p, uint32_t key0,
-                    uint32_t key1) {
-  const int64_t groups = (x.shape[1] + 3) / 4, items = groups * x.shape[0];
-  dropout_kernel<<<blocks_for(items, kThreads, 132 * 64), kThreads, 0, stream>>>(x, y, row_ids, p, key0, key1, groups,
-                                                                                 items);
+void launch_dropout(StreamHandle stream, const DropoutLaunch& a) {
+  const int64_t groups = (a.x.shape[1] + 3) / 4, items = groups * a.x.shape[0];
+  dropout_kernel<<<blocks_for(items, kThreads, 132 * 64), kThreads, 0, stream>>>(a, groups, items);
 }
 
 }  // namespace pmetal::cuda

@@ -129,9 +129,11 @@ const char* decline_index(const IndexArgs& args, const KernelContext&) {
 
 void run_dropout(const DropoutArgs& args, const KernelContext& kernel) {
   if (args.x.numel() == 0) return;
-  const PhiloxBlock key =
-      philox4x32(philox_key(args.seed), {args.module, args.step, static_cast<uint32_t>(RngPurpose::kDropout) << 8, 0});
-  launch_dropout(stream_of(kernel).handle(), args.x, args.y, args.row_ids, args.p, key[0], key[1]);
+  const auto seed = philox_key(args.seed);
+  DropoutLaunch a{args.x, args.y, args.row_ids, args.p, seed[0], seed[1], args.module, args.step, nullptr};
+  a.purpose = static_cast<uint32_t>(RngPurpose::kDropout) << 8;
+  if (args.step_at) a.step_at = args.step_at.as<int32_t>();
+  launch_dropout(stream_of(kernel).handle(), a);
   check_launch("dropout");
 }
 

@@ -51,8 +51,14 @@ enum RowReduceOp : int { kRowSoftmax, kRowLogSoftmax, kRowLogSumExp, kRowSum, kA
 void launch_row_reduce(StreamHandle stream, const View& x, const View& y, int op, bool wide, void* workspace);
 void launch_row_reduce_backward(StreamHandle stream, const View& x, const View& y, const View& dy, const View& dx,
                                 int op, bool wide);
-void launch_dropout(StreamHandle stream, const View& x, const View& y, const View& row_ids, float p, uint32_t key0,
-                    uint32_t key1);
+struct DropoutLaunch {
+  View x, y, row_ids;
+  float p;
+  uint32_t seed0, seed1, module, step;
+  const int32_t* step_at;  // in place of `step`, or null
+  uint32_t purpose;
+};
+void launch_dropout(StreamHandle stream, const DropoutLaunch& a);
 
 // ---- rows by index (i32) ----
 void launch_gather_rows(StreamHandle stream, const View& x, const View& index, const View& y, bool accumulate,

@@ -59,6 +59,17 @@ class Staging {
   int64_t chunk_ = 0, used_ = 0;
 };
 
+struct Arrival {
+  ~Arrival() {
+    if (done) cudaEventDestroy(done);
+    if (pinned) cudaFreeHost(pinned);
+  }
+  void* pinned = nullptr;
+  int64_t size = 0;
+  cudaEvent_t done = nullptr;
+  bool is_busy = false;
+};
+
 Stream::Stream(int device) : device_(device) {
   check(cudaSetDevice(device), "cudaSetDevice");
   check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "stream");
@@ -73,6 +84,7 @@ Stream::~Stream() {
   cudaSetDevice(device_);
   cudaStreamSynchronize(handle_);
   products_.reset();
+  arrivals_.clear();
   staging_.reset();
   cudaStreamDestroy(handle_);
 }
@@ -133,6 +145,32 @@ void Stream::download(const void* from, void* to, int64_t bytes) {
     synchronize();
     std::memcpy(static_cast<std::byte*>(to) + at, pinned, static_cast<size_t>(n));
   }
+}
+
+Arrival* Stream::begin_download(const void* from, int64_t bytes) {
+  refuse_while_recording("a copy to the host");
+  Arrival* free = nullptr;
+  for (const auto& a : arrivals_)
+    if (!a->is_busy && a->size >= bytes && (!free || a->size < free->size)) free = a.get();
+  if (!free) {
+    free = arrivals_.emplace_back(std::make_unique<Arrival>()).get();
+    check(cudaEventCreateWithFlags(&free->done, cudaEventDisableTiming), "event");
+    check(cudaMallocHost(&free->pinned, static_cast<size_t>(bytes)), "pinned memory");
+    free->size = bytes;
+  }
+  check(cudaMemcpyAsync(free->pinned, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, handle_),
+        "copy to the host");
+  check(cudaEventRecord(free->done, handle_), "event");
+  free->is_busy = true;
+  return free;
+}
+
+// Whoever takes its memory next waits on the host for a copy that comes later in the queue.
+void Stream::give_back(Arrival* arrival) noexcept { arrival->is_busy = false; }
+
+void end_download(Arrival& arrival, void* to, int64_t bytes) {
+  check(cudaEventSynchronize(arrival.done), "copy to the host");
+  std::memcpy(to, arrival.pinned, static_cast<size_t>(bytes));
 }
 
 void Stream::synchronize() {

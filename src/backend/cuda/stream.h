@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include <cuda_runtime_api.h>
 
@@ -12,6 +13,7 @@ namespace pmetal::cuda {
 
 class Products;  // lt.h
 class Staging;
+struct Arrival;  // a copy to pinned memory that is under way
 
 class Stream {
  public:
@@ -27,6 +29,9 @@ class Stream {
   Products& products();
   void upload(const void* from, void* to, int64_t bytes);    // returns when `from` may change; the copy is queued
   void download(const void* from, void* to, int64_t bytes);  // waits
+  // A copy that is under way while the queue goes on, until end_download(); then, or unread, it is given back.
+  Arrival* begin_download(const void* from, int64_t bytes);
+  void give_back(Arrival* arrival) noexcept;
   void synchronize();
   void synchronize_quietly() noexcept;  // for destructors
 
@@ -43,8 +48,11 @@ class Stream {
   bool is_sm90_ = false;
   cudaStream_t handle_ = nullptr;
   std::unique_ptr<Staging> staging_;
+  std::vector<std::unique_ptr<Arrival>> arrivals_;  // all that were ever needed at once
   std::unique_ptr<Products> products_;
 };
+
+void end_download(Arrival& arrival, void* to, int64_t bytes);  // waits for this copy alone
 
 // The stream of a kernel; makes its device the calling thread's.
 Stream& stream_of(const KernelContext& kernel);

@@ -18,7 +18,10 @@ CudaQueue open_cuda(int) { fail(ErrorCode::kUnsupported, "{}; use --device cpu",
 const RangeMarks* range_marks_cuda() { return nullptr; }
 void synchronize_cuda(void*) {}
 void copy_from_cuda(const Buffer&, void*) {}
+std::shared_ptr<void> begin_download_cuda(void*, const void*, int64_t) { return nullptr; }
+void end_download_cuda(const std::shared_ptr<void>&, void*, int64_t) {}
 std::shared_ptr<void> make_graph_memory_cuda(Allocator&) { return nullptr; }
+void use_graph_memory_cuda(const std::shared_ptr<void>&, bool) {}
 std::shared_ptr<void> record_cuda(const std::shared_ptr<void>&, const std::function<void()>&) { return nullptr; }
 void replay_cuda(const std::shared_ptr<void>&) {}
 
