@@ -222,7 +222,7 @@ TEST_F(CudaLayers, Head_loss_with_every_option) {
                                   {2, 65'536, 8},
                                   {3, 151'936, 8},
                                   {2, 200'000, 8}})
-      for (int i = 0; i < 8; ++i) {
+      for (int i = 0; i < cases(8); ++i) {
         SCOPED_TRACE(fmt::format("m {} v {} options {} {}", m, v, i, name_of(dtype)));
         std::vector<int32_t> labels;
         for (int64_t r = 0; r < m; ++r) labels.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(v))));
