@@ -1,5 +1,6 @@
 #include "ops/joined_linear.h"
 
+#include "ops/column_gradients.h"
 #include "ops/common.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
@@ -70,41 +71,22 @@ std::vector<Tensor> joined_linear(Context& ctx, const Tensor& x, std::span<const
   if (!records) return out;
   for (Tensor& t : out) outputs.push_back(&t);
 
-  // The results' gradients want to lie side by side.
-  const auto joint = std::make_shared<Tensor>();
-  const auto place = [joint, rows, n, dtype = x.dtype()](Context& c) {
-    if (!*joint) *joint = c.empty({rows, n}, dtype);
-    return *joint;
-  };
+  const ColumnGradients side_by_side(rows, n, x.dtype());
   const Tensor dw = trains ? joined(gradients_of(weights)) : Tensor();
   std::vector<int64_t> columns;
   for (const Tensor& t : weights) columns.push_back(t.dim(0));
-  ctx.tape()->record(
-      "joined_linear", inputs, outputs,
-      [saved = trains ? Saved(x) : Saved(), w, dw, place, columns](Context& c, std::span<const Tensor> grads,
-                                                                   GradSink& sink) {
-        const Tensor dy = place(c);
-        int64_t column = 0;
-        for (size_t i = 0; i < columns.size(); ++i) {
-          const Tensor to = dy.narrowed(1, column, columns[i]);
-          column += columns[i];
-          if (!grads[i])
-            fill(c, to, 0);
-          else if (grads[i].bytes() != to.bytes() || grads[i].strides() != to.strides() || c.device().is_meta())
-            copy(c, grads[i], to);
-        }
-        if (sink.wants(0)) {
-          const Tensor dx = sink.empty_for(0, {dy.dim(0), w.dim(1)}, dy.dtype());
-          multiply(c, dy, false, w, false, dx);
-          sink.add(0, dx);
-        }
-        if (dw) multiply(c, dy, true, saved.get(c), false, dw, true);
-      });
-  int64_t column = 0;
-  for (Tensor& t : out) {
-    t.variable()->place = [place, column, n = t.dim(1)](Context& c) { return place(c).narrowed(1, column, n); };
-    column += t.dim(1);
-  }
+  ctx.tape()->record("joined_linear", inputs, outputs,
+                     [saved = trains ? Saved(x) : Saved(), w, dw, side_by_side, columns](
+                         Context& c, std::span<const Tensor> grads, GradSink& sink) {
+                       const Tensor dy = side_by_side.gather(c, grads, columns);
+                       if (sink.wants(0)) {
+                         const Tensor dx = sink.empty_for(0, {dy.dim(0), w.dim(1)}, dy.dtype());
+                         multiply(c, dy, false, w, false, dx);
+                         sink.add(0, dx);
+                       }
+                       if (dw) multiply(c, dy, true, saved.get(c), false, dw, true);
+                     });
+  side_by_side.place(out);
   return out;
 }
 

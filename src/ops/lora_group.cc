@@ -1,5 +1,6 @@
 #include "ops/lora_group.h"
 
+#include "ops/column_gradients.h"
 #include "ops/common.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
@@ -165,44 +166,30 @@ std::vector<Tensor> lora_group(Context& ctx, const Tensor& x, const LoraGroup& g
   for (const Ranks& r : ranks) out.push_back(y.narrowed(1, r.row, r.out));
   if (!records) return out;
 
-  // The results' gradients want to lie side by side, with room for du.
-  const auto joint = std::make_shared<Tensor>();
-  const auto place = [joint, rows, n = g.out, dtype = x.dtype(), rank](Context& c) {
-    if (!*joint) *joint = c.empty_rows(rows, n, dtype, rank > 0 ? room_behind(n, rank) : 0);
-    return *joint;
-  };
+  // with room for du
+  const ColumnGradients side_by_side(rows, g.out, x.dtype(), rank > 0 ? room_behind(g.out, rank) : 0);
+  std::vector<int64_t> widths;
+  for (const Ranks& r : ranks) widths.push_back(r.out);
   std::vector<Tensor*> outputs;
   for (Tensor& t : out) outputs.push_back(&t);
-  ctx.tape()->record(
-      "lora_group", inputs, outputs,
-      [saved = rank > 0 ? Saved(x) : Saved(), u, g, ranks, place](Context& c, std::span<const Tensor> grads,
-                                                                  GradSink& sink) {
-        const Tensor dy = place(c);
-        const int64_t rank = g.rank();
-        for (size_t i = 0; i < ranks.size(); ++i) {
-          const Tensor to = dy.narrowed(1, ranks[i].row, ranks[i].out);
-          if (!grads[i])
-            fill(c, to, 0);
-          else if (grads[i].bytes() != to.bytes() || grads[i].strides() != to.strides() || c.device().is_meta())
-            copy(c, grads[i], to);
-        }
-        Tensor wide_dy = dy;
-        if (rank > 0) {
-          multiply(c, dy, false, block(g, 0, g.out, g.in, rank), false, dy.behind(rank), g.scale);
-          wide_dy = dy.widened(rank);
-        }
-        if (sink.wants(0)) {
-          const Tensor dx = sink.empty_for(0, {dy.dim(0), g.in}, dy.dtype());
-          multiply(c, wide_dy, false, block(g, 0, g.out + rank, 0, g.in), false, dx);
-          sink.add(0, dx);
-        }
-        if (rank > 0) parameter_gradients(c, sink, g, ranks, dy, dy.behind(rank), saved.get(c), u);
-      });
-  int64_t column = 0;
-  for (Tensor& t : out) {
-    t.variable()->place = [place, column, n = t.dim(1)](Context& c) { return place(c).narrowed(1, column, n); };
-    column += t.dim(1);
-  }
+  ctx.tape()->record("lora_group", inputs, outputs,
+                     [saved = rank > 0 ? Saved(x) : Saved(), u, g, ranks, widths, side_by_side](
+                         Context& c, std::span<const Tensor> grads, GradSink& sink) {
+                       const Tensor dy = side_by_side.gather(c, grads, widths);
+                       const int64_t rank = g.rank();
+                       Tensor wide_dy = dy;
+                       if (rank > 0) {
+                         multiply(c, dy, false, block(g, 0, g.out, g.in, rank), false, dy.behind(rank), g.scale);
+                         wide_dy = dy.widened(rank);
+                       }
+                       if (sink.wants(0)) {
+                         const Tensor dx = sink.empty_for(0, {dy.dim(0), g.in}, dy.dtype());
+                         multiply(c, wide_dy, false, block(g, 0, g.out + rank, 0, g.in), false, dx);
+                         sink.add(0, dx);
+                       }
+                       if (rank > 0) parameter_gradients(c, sink, g, ranks, dy, dy.behind(rank), saved.get(c), u);
+                     });
+  side_by_side.place(out);
   return out;
 }
 

@@ -4,9 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include "adapters/adapter.h"
 #include "base/file.h"
 #include "base/testing.h"
+#include "train/train_testing.h"
 
 namespace pmetal::train {
 namespace {
@@ -34,30 +34,16 @@ class Everything final : public TrainTarget {
   models::Model& model_;
 };
 
-class WithAdapter final : public TrainTarget {
- public:
-  WithAdapter(Context& ctx, models::Model& model, bool dora) : model_(model) {
-    adapters::PeftConfig config;
-    config.r = 8;
-    config.use_dora = dora;
-    config.targets.all_linear = true;
-    adapter_ = adapters::Adapter::create(ctx, model, config, 1);
-    adapter_->attach(model, 0);
-    adapters::prepare_training(ctx, model, *adapter_, 0);
-  }
-  models::Model& model() override { return model_; }
-  std::vector<Trainable> trainables() override {
-    std::vector<Trainable> all;
-    for (const adapters::AdapterParameter& p : adapter_->parameters()) all.push_back({p.key, p.value});
-    return all;
-  }
-  void values_changed() override { adapter_->refresh(); }
-  void save(const fs::path&, const std::function<Tensor(const std::string&)>&) override {}
-
- private:
-  models::Model& model_;
-  std::shared_ptr<adapters::Adapter> adapter_;
-};
+std::unique_ptr<TrainTarget> with_adapter(Context& ctx, models::Model& model, bool dora) {
+  adapters::PeftConfig config;
+  config.r = 8;
+  config.use_dora = dora;
+  config.targets.all_linear = true;
+  auto adapter = adapters::Adapter::create(ctx, model, config, 1);
+  adapter->attach(model, 0);
+  adapters::prepare_training(ctx, model, *adapter, 0);
+  return std::make_unique<testing::AdapterTarget>(model, std::move(adapter));
+}
 
 class MemoryPlanTest : public ::testing::Test {
  protected:
@@ -85,7 +71,7 @@ class MemoryPlanTest : public ::testing::Test {
     r.loss.recompute_group = group;
     r.target = [kind](Context& ctx, models::Model& model) -> std::unique_ptr<TrainTarget> {
       if (kind == Kind::kFull) return std::make_unique<Everything>(model);
-      return std::make_unique<WithAdapter>(ctx, model, kind == Kind::kDora);
+      return with_adapter(ctx, model, kind == Kind::kDora);
     };
     return r;
   }
