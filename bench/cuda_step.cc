@@ -352,12 +352,14 @@ int run(int argc, char** argv) {
   }
   Context ctx = ops::make_context(parse_device(device), std::make_shared<ThreadPool>(0));
   Loaded loaded;
+  int n_run = 0, n_failed = 0;
   for (const Row& row : kRows) {
     if (check && wanted.empty() && (row.kind == Row::kFull || std::string_view(row.model) != "qwen3-0.6b")) continue;
     if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(),
                                         [&](const std::string& w) { return std::string(row.name).starts_with(w); }))
       continue;
     const bool training = row.kind == Row::kFull;
+    ++n_run;
     try {
       if (loaded.name != row.model || loaded.training != training) {
         loaded = {};
@@ -373,10 +375,15 @@ int run(int argc, char** argv) {
       }
       run_row(ctx, loaded, row, check ? 3 : 200);
     } catch (const Error& e) {
+      ++n_failed;
       std::printf("%-18s FAILED: %s\n", row.name, e.what());
     }
   }
-  return 0;
+  if (n_run == 0) {
+    std::fprintf(stderr, "cuda_step: no row begins with \"%s\"\n", wanted.empty() ? "" : wanted.front().c_str());
+    return 2;
+  }
+  return n_failed > 0 ? 1 : 0;
 }
 
 }  // namespace
