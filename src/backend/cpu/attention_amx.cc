@@ -1,22 +1,22 @@
-// attention on AMX with queries as lanes: the candidates. Other types and head sizes go the way of attention_gemm.cc.
+// attention on AMX tiles: the candidates. Other types and head sizes go the way of attention_gemm.cc.
 #include "backend/cpu/attention_amx.h"
 
 #include "backend/cpu/attention_backward_lanes.h"
 #include "backend/cpu/attention_gemm.h"
-#include "backend/cpu/attention_lanes.h"
+#include "backend/cpu/attention_strips.h"
 #include "backend/cpu/gemm/amx_tiles.h"
 
 namespace pmetal::cpu {
 
 const char* attention_amx_decline(const ops::AttentionArgs& args, const KernelContext&) {
   if (const char* why = decline_attention(args, Isa::kAmx)) return why;
-  return AttentionLanes<HardwareTiles>::takes(args) ? nullptr : "takes bf16 with heads of a multiple of 32 alone";
+  return AttentionStrips<HardwareTiles>::takes(args) ? nullptr : "takes bf16 with heads of a multiple of 32 alone";
 }
 int64_t attention_amx_workspace(const ops::AttentionArgs& args, const KernelContext& kernel) {
-  return AttentionLanes<HardwareTiles>(amx_kernels(), args).worker_bytes() * workers_of(kernel);
+  return AttentionStrips<HardwareTiles>(amx_kernels(), args, workers_of(kernel)).workspace_bytes();
 }
 void attention_amx(const ops::AttentionArgs& args, const KernelContext& kernel) {
-  if (args.q.numel() > 0) AttentionLanes<HardwareTiles>(amx_kernels(), args).run(kernel);
+  if (args.q.numel() > 0) AttentionStrips<HardwareTiles>(amx_kernels(), args, workers_of(kernel)).run(kernel);
 }
 
 const char* attention_backward_amx_decline(const ops::AttentionBackwardArgs& args, const KernelContext& kernel) {

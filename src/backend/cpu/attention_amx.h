@@ -1,4 +1,4 @@
-// attention on AMX tiles with queries as lanes (attention_lanes.h, attention_backward_lanes.h).
+// attention on AMX tiles (attention_strips.h, attention_backward_lanes.h).
 #pragma once
 
 #include "ops/attention.h"

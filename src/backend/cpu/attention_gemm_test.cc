@@ -10,7 +10,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/attention_amx.h"
 #include "backend/cpu/attention_backward_lanes.h"
-#include "backend/cpu/attention_lanes.h"
+#include "backend/cpu/attention_strips.h"
 #include "backend/cpu/candidate_testing.h"
 #include "backend/cpu/gemm/amx_emulated.h"
 #include "backend/cpu/gemm/amx_tiles.h"
@@ -154,30 +154,36 @@ TEST(Attention_gemm, Bits_do_not_depend_on_cutting_or_threads) {
     }
 }
 
-// Queries as lanes, on the tiles of this machine or on emulated ones
-template <class Lanes, class Args>
-void run_on_lanes(Context& ctx, const Args& args) {
-  const Lanes lanes(kernels_for(Isa::kAvx512), args);
+// On the tiles of this machine or on emulated ones
+template <class Kernel>
+void run_with(Context& ctx, const Kernel& attention, int64_t bytes) {
   KernelContext kernel{&ctx.threads(), nullptr, 0, nullptr, 0};
-  kernel.workspace_bytes = lanes.worker_bytes() * ctx.threads().size();
+  kernel.workspace_bytes = bytes;
   const Buffer workspace = ctx.allocator().allocate(kernel.workspace_bytes);
+  std::memset(workspace.data(), 0xff, static_cast<size_t>(bytes));  // NaN: nothing may be taken from it
   kernel.workspace = workspace.data();
-  lanes.run(kernel);
+  attention.run(kernel);
 }
-void run_lanes(Context& ctx, const AttentionArgs& args, bool emulated) {
-  emulated ? run_on_lanes<AttentionLanes<EmulatedTiles>>(ctx, args)
-           : run_on_lanes<AttentionLanes<HardwareTiles>>(ctx, args);
+template <class Tiles>
+void run_on(Context& ctx, const AttentionArgs& args) {
+  const AttentionStrips<Tiles> attention(kernels_for(Isa::kAvx512), args, ctx.threads().size());
+  run_with(ctx, attention, attention.workspace_bytes());
 }
-void run_lanes(Context& ctx, const AttentionBackwardArgs& args, bool emulated) {
-  emulated ? run_on_lanes<AttentionBackwardLanes<EmulatedTiles>>(ctx, args)
-           : run_on_lanes<AttentionBackwardLanes<HardwareTiles>>(ctx, args);
+template <class Tiles>
+void run_on(Context& ctx, const AttentionBackwardArgs& args) {
+  const AttentionBackwardLanes<Tiles> attention(kernels_for(Isa::kAvx512), args);
+  run_with(ctx, attention, attention.worker_bytes() * ctx.threads().size());
 }
-std::vector<bool> lane_kinds() {
+template <class Args>
+void run_tiles(Context& ctx, const Args& args, bool emulated) {
+  emulated ? run_on<EmulatedTiles>(ctx, args) : run_on<HardwareTiles>(ctx, args);
+}
+std::vector<bool> tile_kinds() {
   if (isa() == Isa::kAmx) return {false, true};
   return isa() >= Isa::kAvx512Bf16 ? std::vector<bool>{true} : std::vector<bool>{};
 }
 
-TEST(Attention_lanes, Equals_the_plain_kernel) {
+TEST(Attention_tiles, Equals_the_plain_kernel) {
   Context ctx = make_context(2);
   for (int seed = 0; seed < 24; ++seed) {
     SCOPED_TRACE(seed);
@@ -187,9 +193,9 @@ TEST(Attention_lanes, Equals_the_plain_kernel) {
     if (seed % 3 == 0) p.forward.sinks = sinks.view();
     run_candidate(ctx, ops::attention_cpu.candidates.back(), p.forward);
     const Tensor out = converted(p.out, DType::kBF16), lse = converted(p.lse, DType::kF32);
-    for (bool emulated : lane_kinds()) {
+    for (bool emulated : tile_kinds()) {
       ops::fill(ctx, p.out, 7);
-      run_lanes(ctx, p.forward, emulated);
+      run_tiles(ctx, p.forward, emulated);
       EXPECT_LT(worst(p.out, out), 1e-2) << emulated;
       EXPECT_LT(worst(p.lse, lse), 1e-4) << emulated;
     }
@@ -197,7 +203,7 @@ TEST(Attention_lanes, Equals_the_plain_kernel) {
   }
 }
 
-TEST(Attention_lanes, The_gradient_equals_the_plain_kernel) {
+TEST(Attention_tiles, The_gradient_equals_the_plain_kernel) {
   Context ctx = make_context(2);
   for (int seed = 0; seed < 24; ++seed) {
     SCOPED_TRACE(seed);
@@ -206,9 +212,9 @@ TEST(Attention_lanes, The_gradient_equals_the_plain_kernel) {
     run_plain(ctx, p);
     std::vector<Tensor> expected;
     for (const Tensor* t : {&p.dq, &p.dk, &p.dv}) expected.push_back(converted(*t, DType::kBF16));
-    for (bool emulated : lane_kinds()) {
+    for (bool emulated : tile_kinds()) {
       for (const Tensor* t : {&p.dq, &p.dk, &p.dv}) ops::fill(ctx, *t, 7);
-      run_lanes(ctx, p.backward, emulated);
+      run_tiles(ctx, p.backward, emulated);
       EXPECT_LT(worst(p.dq, expected[0]), 4e-2) << emulated;  // p and ds are rounded to bf16 here
       EXPECT_LT(worst(p.dk, expected[1]), 4e-2) << emulated;
       EXPECT_LT(worst(p.dv, expected[2]), 4e-2) << emulated;
@@ -218,14 +224,14 @@ TEST(Attention_lanes, The_gradient_equals_the_plain_kernel) {
 }
 
 // A sequence alone, with one thread, has the gradients that it has beside others
-TEST(Attention_lanes, Gradients_do_not_depend_on_batch_mates_or_threads) {
+TEST(Attention_tiles, Gradients_do_not_depend_on_batch_mates_or_threads) {
   Context two = make_context(2), one = make_context(1);
-  for (bool emulated : lane_kinds())
+  for (bool emulated : tile_kinds())
     for (int seed = 0; seed < 6; ++seed) {
       PhiloxStream rng(static_cast<uint64_t>(seed), RngPurpose::kInit);
       Problem p = draw(rng, DType::kBF16, {32, 64, 64, 96, 32});
       run_plain(two, p);
-      run_lanes(two, p.backward, emulated);
+      run_tiles(two, p.backward, emulated);
       const int32_t *cu_q = p.cu_q.data<int32_t>(), *cu_k = p.cu_k.data<int32_t>();
       for (int64_t s = 0; s < p.kv_len.dim(0); ++s) {
         const int64_t m = cu_q[s + 1] - cu_q[s], n = cu_k[s + 1] - cu_k[s];
@@ -245,7 +251,7 @@ TEST(Attention_lanes, Gradients_do_not_depend_on_batch_mates_or_threads) {
         f.q = q.view(), f.k = k.view(), f.v = v.view(), f.out = out.view(), f.lse = lse.view();
         f.cu_q = one_q.view(), f.cu_k = one_k.view(), f.kv_len = length.view();
         args.dout = dout.view(), args.dq = dq_alone.view(), args.dk = dk_alone.view(), args.dv = dv_alone.view();
-        run_lanes(one, args, emulated);
+        run_tiles(one, args, emulated);
         EXPECT_TRUE(same_bits(dq, dq_alone)) << seed << ' ' << s;
         EXPECT_TRUE(same_bits(dk, dk_alone)) << seed << ' ' << s;
         EXPECT_TRUE(same_bits(dv, dv_alone)) << seed << ' ' << s;
@@ -253,11 +259,11 @@ TEST(Attention_lanes, Gradients_do_not_depend_on_batch_mates_or_threads) {
     }
 }
 
-TEST(Attention_lanes, Values_that_are_not_seen_reach_nobody) {
+TEST(Attention_tiles, Values_that_are_not_seen_reach_nobody) {
   Context ctx = make_context(1);
   PhiloxStream rng(7, RngPurpose::kInit);
   const int64_t n = 70, d = 32;
-  for (bool emulated : lane_kinds()) {
+  for (bool emulated : tile_kinds()) {
     const Tensor q = random_tensor(rng, {n, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
     const Tensor v = random_tensor(rng, {n, 1, d}, DType::kBF16), out = converted(q, DType::kBF16);
     const Tensor clean = converted(q, DType::kBF16), all = ids_of({0, n}), length = ids_of({n});
@@ -265,10 +271,10 @@ TEST(Attention_lanes, Values_that_are_not_seen_reach_nobody) {
     args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = clean.view();
     args.cu_q = args.cu_k = all.view(), args.kv_len = length.view();
     args.scale = 0.2f;
-    run_lanes(ctx, args, emulated);
+    run_tiles(ctx, args, emulated);
     for (int64_t i = 0; i < d; ++i) v.data<uint16_t>()[40 * d + i] = i % 2 ? 0x7fc0 : 0x7f80;  // NaN, infinity
     args.out = out.view();
-    run_lanes(ctx, args, emulated);
+    run_tiles(ctx, args, emulated);
     EXPECT_TRUE(
         same_bits(converted(out.narrowed(0, 0, 40), DType::kBF16), converted(clean.narrowed(0, 0, 40), DType::kBF16)));
     for (const double x : values_of(converted(out.narrowed(0, 40, n - 40), DType::kBF16)))
@@ -276,10 +282,10 @@ TEST(Attention_lanes, Values_that_are_not_seen_reach_nobody) {
   }
 }
 
-TEST(Attention_lanes, Bits_do_not_depend_on_cutting_or_threads) {
+TEST(Attention_tiles, Bits_do_not_depend_on_cutting_or_threads) {
   Context two = make_context(2), one = make_context(1);
   PhiloxStream rng(5, RngPurpose::kInit);
-  for (bool emulated : lane_kinds())
+  for (bool emulated : tile_kinds())
     for (const int64_t heads : {2, 6}) {
       const int64_t n = 300, d = 64;
       const Tensor q = random_tensor(rng, {n, heads, d}, DType::kBF16), k = random_tensor(rng, {n, 2, d}, DType::kBF16);
@@ -291,16 +297,104 @@ TEST(Attention_lanes, Bits_do_not_depend_on_cutting_or_threads) {
       args.cu_q = args.cu_k = all.view(), args.kv_len = length.view();
       args.scale = 0.2f;
       args.mask.window = heads == 6 ? 77 : 0;
-      run_lanes(two, args, emulated);
+      run_tiles(two, args, emulated);
       for (int64_t first : {0, 63, 100, 241, 299}) {
         const Tensor rest = q.narrowed(0, first, n - first), to = part.narrowed(0, first, n - first);
         const Tensor cu = ids_of({0, static_cast<int32_t>(n - first)});
         args.q = rest.view(), args.out = to.view(), args.cu_q = cu.view();
-        run_lanes(one, args, emulated);
+        run_tiles(one, args, emulated);
         EXPECT_TRUE(same_bits(converted(to, DType::kBF16), converted(out.narrowed(0, first, n - first), DType::kBF16)))
             << first;
       }
     }
+}
+
+// Keys in several spans, of which windows hide some: the last rows of a sequence, as in prefill, a chunk of it and
+// decode, whose spans are worked on side by side where there are threads for it; keys in a row or in pages
+TEST(Attention_tiles, Spans_equal_the_plain_kernel_and_do_not_change_bits) {
+  const int64_t n = 1190, m = 45, d_k = 32, d_v = 64, kv_heads = 2, pages = (n + 63) / 64;
+  PhiloxStream rng(11, RngPurpose::kInit);
+  const Tensor k = random_tensor(rng, {n, kv_heads, d_k}, DType::kBF16),
+               v = random_tensor(rng, {n, kv_heads, d_v}, DType::kBF16);
+  const Tensor k_pages = random_tensor(rng, {pages + 1, kv_heads, 64, d_k}, DType::kBF16),
+               v_pages = random_tensor(rng, {pages + 1, kv_heads, 64, d_v}, DType::kBF16);
+  std::vector<int32_t> table;
+  for (int64_t b = 0; b < pages; ++b) table.push_back(static_cast<int32_t>(pages - b));  // backwards, 0 is not used
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t h = 0; h < kv_heads; ++h) {
+      const int64_t slot = (table[static_cast<size_t>(j / 64)] * kv_heads + h) * 64 + j % 64;
+      std::memcpy(k_pages.data<uint16_t>() + slot * d_k, k.data<uint16_t>() + (j * kv_heads + h) * d_k, d_k * 2);
+      std::memcpy(v_pages.data<uint16_t>() + slot * d_v, v.data<uint16_t>() + (j * kv_heads + h) * d_v, d_v * 2);
+    }
+  const Tensor page_table = host_tensor<int32_t>(table, Shape{1, pages}, DType::kI32);
+  const Tensor cu_k = ids_of({0, n}), length = ids_of({n});
+  for (const int64_t window : {0, 600, 30})
+    for (const int64_t heads : {2, 6}) {
+      SCOPED_TRACE(testing::Message() << "window " << window << ", heads " << heads);
+      const Tensor q = random_tensor(rng, {m, heads, d_k}, DType::kBF16);
+      const Tensor want = random_tensor(rng, {m, heads, d_v}, DType::kBF16), lse = random_tensor(rng, {m, heads});
+      const Tensor sinks = random_tensor(rng, {heads});
+      AttentionArgs args;
+      args.k = k.view(), args.v = v.view(), args.cu_k = cu_k.view(), args.kv_len = length.view();
+      args.scale = 0.7f, args.softcap = heads == 6 ? 5.f : 0.f;
+      args.mask.window = window;
+      if (heads == 6) args.sinks = sinks.view();
+      args.max_q = m, args.max_kv = n;
+      const auto last = [&](int64_t rows, const Tensor& out, const Tensor& sums, const auto& run) {
+        const Tensor some = q.narrowed(0, m - rows, rows), cu_q = ids_of({0, static_cast<int32_t>(rows)});
+        args.q = some.view(), args.out = out.view(), args.lse = sums.view(), args.cu_q = cu_q.view();
+        run();
+      };
+      Context ctx = make_context(1);
+      last(m, want, lse, [&] { run_candidate(ctx, ops::attention_cpu.candidates.back(), args); });
+      for (bool emulated : tile_kinds()) {
+        const Tensor all = converted(want, DType::kBF16), all_lse = converted(lse, DType::kF32);
+        ops::fill(ctx, all, 7);
+        last(m, all, all_lse, [&] { run_tiles(ctx, args, emulated); });
+        EXPECT_LT(worst(all, want), 1e-2) << emulated;
+        EXPECT_LT(worst(all_lse, lse), 1e-4) << emulated;
+        for (const int threads : {1, 2, 9})
+          for (const int64_t rows : {int64_t{1}, int64_t{2}, int64_t{5}, int64_t{20}, m})
+            for (const bool paged : {false, true}) {
+              if (emulated && (threads == 2 || rows == 2 || rows == 5 || rows == m || paged)) continue;  // slow
+              Context other = make_context(threads);
+              const Tensor out = random_tensor(rng, {rows, heads, d_v}, DType::kBF16),
+                           sums = random_tensor(rng, {rows, heads});
+              if (paged) {
+                args.k = k_pages.view(), args.v = v_pages.view(), args.page_table = page_table.view(), args.cu_k = {};
+              }
+              last(rows, out, sums, [&] { run_tiles(other, args, emulated); });
+              args.k = k.view(), args.v = v.view(), args.cu_k = cu_k.view(), args.page_table = {};
+              EXPECT_TRUE(same_bits(out, converted(all.narrowed(0, m - rows, rows), DType::kBF16)))
+                  << threads << " threads, " << rows << " rows, paged " << paged << ", emulated " << emulated;
+              EXPECT_TRUE(same_bits(sums, converted(all_lse.narrowed(0, m - rows, rows), DType::kF32)))
+                  << threads << " threads, " << rows << " rows, paged " << paged << ", emulated " << emulated;
+            }
+      }
+    }
+}
+
+// The same with one row whose values hold a NaN that an earlier row does not see, few rows and many
+TEST(Attention_tiles, Values_that_few_rows_do_not_see_reach_nobody) {
+  Context ctx = make_context(1);
+  PhiloxStream rng(13, RngPurpose::kInit);
+  const int64_t n = 70, d = 32, m = 4;
+  for (bool emulated : tile_kinds()) {
+    const Tensor q = random_tensor(rng, {m, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
+    const Tensor v = random_tensor(rng, {n, 1, d}, DType::kBF16), out = converted(q, DType::kBF16);
+    const Tensor clean = converted(q, DType::kBF16), cu_q = ids_of({0, m}), cu_k = ids_of({0, n}), length = ids_of({n});
+    AttentionArgs args;
+    args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = clean.view();
+    args.cu_q = cu_q.view(), args.cu_k = cu_k.view(), args.kv_len = length.view();
+    args.scale = 0.2f;
+    run_tiles(ctx, args, emulated);
+    for (int64_t i = 0; i < d; ++i) v.data<uint16_t>()[68 * d + i] = i % 2 ? 0x7fc0 : 0xff80;  // NaN, -infinity
+    args.out = out.view();
+    run_tiles(ctx, args, emulated);
+    EXPECT_TRUE(
+        same_bits(converted(out.narrowed(0, 0, 2), DType::kBF16), converted(clean.narrowed(0, 0, 2), DType::kBF16)));
+    for (const double x : values_of(converted(out.narrowed(0, 2, 2), DType::kBF16))) EXPECT_FALSE(std::isfinite(x));
+  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What attention with queries as lanes is made of, forward (attention_lanes.h) and backward
-// (attention_backward_lanes.h): 2 × 2 tiles of C, [32 rows, 32 lanes] in memory, and arithmetic on sixteen lanes.
+// What attention on tiles is made of, forward (attention_strips.h) and backward (attention_backward_lanes.h): 2 × 2
+// tiles of C, [32, 32] in memory, and arithmetic on sixteen lanes.
 #pragma once
 
 #include <cstdint>
@@ -24,35 +24,48 @@ struct LaneTiles {
     tiles.template zero<2>();
     tiles.template zero<3>();
   }
-  // C as 32 rows of 32 lanes; without the second column of lanes where there is none
-  void store(float* to, bool is_pair = true) {
+  // C as 32 rows of 32, `row` floats apart
+  void store(float* to, int64_t row = 32) {
     char* c = reinterpret_cast<char*>(to);
-    tiles.template store<0>(c, 128);
-    tiles.template store<2>(c + 16 * 128, 128);
-    if (!is_pair) return;
-    tiles.template store<1>(c + 64, 128);
-    tiles.template store<3>(c + 16 * 128 + 64, 128);
+    tiles.template store<0>(c, row * 4);
+    tiles.template store<1>(c + 64, row * 4);
+    tiles.template store<2>(c + row * 64, row * 4);
+    tiles.template store<3>(c + row * 64 + 64, row * 4);
   }
-  void load(const float* from, bool is_pair = true) {
+  void load(const float* from, int64_t row = 32) {
     const char* c = reinterpret_cast<const char*>(from);
-    tiles.template load<0>(c, 128);
-    tiles.template load<2>(c + 16 * 128, 128);
-    if (!is_pair) return;
-    tiles.template load<1>(c + 64, 128);
-    tiles.template load<3>(c + 16 * 128 + 64, 128);
+    tiles.template load<0>(c, row * 4);
+    tiles.template load<1>(c + 64, row * 4);
+    tiles.template load<2>(c + row * 64, row * 4);
+    tiles.template load<3>(c + row * 64 + 64, row * 4);
   }
   // C += A B, one step of depth 32: A's second tile a1 - a0 bytes further, B's second b1 - b0
-  void multiply(const char* a0, const char* a1, int64_t a_stride, const char* b0, const char* b1, bool is_pair = true) {
+  void multiply(const char* a0, const char* a1, int64_t a_stride, const char* b0, const char* b1) {
     tiles.template load<6>(b0, 64);
     tiles.template load<4>(a0, a_stride);
     tiles.template dot<0, 4, 6>();
-    if (is_pair) {
-      tiles.template load<7>(b1, 64);
-      tiles.template dot<1, 4, 7>();
-    }
+    tiles.template load<7>(b1, 64);
+    tiles.template dot<1, 4, 7>();
     tiles.template load<5>(a1, a_stride);
     tiles.template dot<2, 5, 6>();
-    if (is_pair) tiles.template dot<3, 5, 7>();
+    tiles.template dot<3, 5, 7>();
+  }
+  // C += A B + A' B, one step of depth 32: tiles of A, then those of A' side by side, two of B
+  void multiply_both(const char* a, const char* b) {
+    tiles.template load<6>(b, 64);
+    tiles.template load<4>(a, 64);
+    tiles.template dot<0, 4, 6>();
+    tiles.template load<7>(b + kTileBytes, 64);
+    tiles.template dot<1, 4, 7>();
+    tiles.template load<5>(a + kTileBytes, 64);
+    tiles.template dot<2, 5, 6>();
+    tiles.template dot<3, 5, 7>();
+    tiles.template load<4>(a + 2 * kTileBytes, 64);
+    tiles.template dot<0, 4, 6>();
+    tiles.template dot<1, 4, 7>();
+    tiles.template load<5>(a + 3 * kTileBytes, 64);
+    tiles.template dot<2, 5, 6>();
+    tiles.template dot<3, 5, 7>();
   }
 };
 
