@@ -51,14 +51,12 @@ struct RowSum {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;  // of s · log2 e; Σ 2^(s · log2 e − max)
 };
 
-// One row of scores s [512] against the keys of a span, of which it sees [begin, end): into units [first, last) of p,
-// as lines of A tiles. Key j of a unit stands beside key j + 16. p is cut to bf16, and what was cut off is kept as a
-// second bf16 `rest` bytes further; the lines of two units lie `step` bytes apart.
+// One row of scores s [512] against the keys of a span, of which it sees [begin, end). Units [first, last) of it become
+// p in place: of the two lines of a unit's scores the first holds p cut to bf16, key j beside key j + 16, the second
+// what was cut off as another bf16. Rows lie kScoreRow apart: sixteen of them are A tiles.
 struct SoftmaxLine {
   float* s;
   int64_t begin, end, first, last;
-  char* p;
-  int64_t step, rest;
 };
 static inline __attribute__((always_inline)) RowSum softmax_line(const SoftmaxLine& r, const ScoreScale& scale) {
   using F = __m512;
@@ -66,8 +64,8 @@ static inline __attribute__((always_inline)) RowSum softmax_line(const SoftmaxLi
   const bool is_blind = r.begin >= r.end;
   const int64_t from = is_blind ? r.last : r.begin / kUnit, to = is_blind ? r.last : (r.end + kUnit - 1) / kUnit;
   const auto clear = [&](int64_t unit) {
-    _mm512_store_si512(r.p + unit * r.step, _mm512_setzero_si512());
-    _mm512_store_si512(r.p + unit * r.step + r.rest, _mm512_setzero_si512());
+    _mm512_store_ps(r.s + unit * kUnit, _mm512_setzero_ps());
+    _mm512_store_ps(r.s + unit * kUnit + 16, _mm512_setzero_ps());
   };
   for (int64_t u = r.first; u < from; ++u) clear(u);
   for (int64_t u = to; u < r.last; ++u) clear(u);
@@ -96,26 +94,27 @@ static inline __attribute__((always_inline)) RowSum softmax_line(const SoftmaxLi
   };
   F even = _mm512_setzero_ps(), odd = even;
   for (int64_t u = from; u < to; ++u) {
-    const F x = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(r.s + u * kUnit), f, shift));
-    const F y = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(r.s + u * kUnit + 16), f, shift));
+    float* at = r.s + u * kUnit;
+    const F x = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at), f, shift));
+    const F y = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + 16), f, shift));
     even += x;
     odd += y;
-    char* p = r.p + u * r.step;
-    _mm512_store_si512(p, pairs(x, y));
-    _mm512_store_si512(p + r.rest, pairs(x - upper(x), y - upper(y)));
+    _mm512_store_si512(at, pairs(x, y));
+    _mm512_store_si512(at + 16, pairs(x - upper(x), y - upper(y)));
   }
   return {max, _mm512_reduce_add_ps(even + odd)};
 }
 
-// Rows j and j + 16 of a unit of values [32, d] as B tiles [16 pairs of keys][16 d]. Of 32 columns the first tile has
-// 0 … 3, 8 … 11, 16 … 19, 24 … 27, the second the others: that is what unpacking gives. put_row() sets them right.
-inline void pack_unit_of_values(const char* rows, int64_t stride, int64_t d, char* to) {
-  for (int64_t i = 0; i < d; i += 32)
+// Rows j and j + 16 of a unit of values [32, d] as B tiles [16 pairs of keys][16 d], two for each 32 columns, the pairs
+// of them `apart` bytes apart. The first tile has columns 0 … 3, 8 … 11, 16 … 19, 24 … 27, the second the others: that
+// is what unpacking gives. put_row() sets them right.
+inline void pack_unit_of_values(const char* rows, int64_t stride, int64_t d, char* to, int64_t apart) {
+  for (int64_t i = 0; i < d; i += 32, to += apart)
     for (int64_t j = 0; j < 16; ++j) {
       const __m512i even = _mm512_loadu_si512(rows + j * stride + i * 2),
                     odd = _mm512_loadu_si512(rows + (j + 16) * stride + i * 2);
-      _mm512_store_si512(to + i / 16 * kTileBytes + j * 64, _mm512_unpacklo_epi16(even, odd));
-      _mm512_store_si512(to + (i / 16 + 1) * kTileBytes + j * 64, _mm512_unpackhi_epi16(even, odd));
+      _mm512_store_si512(to + j * 64, _mm512_unpacklo_epi16(even, odd));
+      _mm512_store_si512(to + kTileBytes + j * 64, _mm512_unpackhi_epi16(even, odd));
     }
 }
 

@@ -94,11 +94,11 @@ class AttentionStrips {
 
  private:
   static constexpr int64_t kKeys = ops::kAttentionBlock, kStrip = 2 * kLanes, kFew = kLanes, kTile = 512;
-  // of P of a strip, padded so that the lines of a row are not all in one set of L1
-  static constexpr int64_t kPUnit = 4 * kTileBytes + 64, kFewPUnit = 2 * kTileBytes + 64;
+  static constexpr int64_t kRow = kScoreRow * 4;          // bytes of a row of scores
+  static constexpr int64_t kValuePanel = kSpan * 32 * 2;  // bytes of 32 columns of a span's values
 
   struct Scratch {
-    char *q, *k, *v, *stage, *p, *rows, *seen;
+    char *q, *k, *v, *stage, *rows, *seen;
     float *s, *columns, *o, *o_span, *spare, *o_before, *o_after;
     RowSum* sums;
     int32_t *begin, *end;  // of the keys that a row sees
@@ -108,13 +108,11 @@ class AttentionStrips {
   Scratch carve(void* data) const {
     Carver c(data);
     const int64_t rows = std::max(kStrip, many_ > 0 ? padded(std::min(queries_ * group_, many_), kStrip) : 0);
-    const int64_t keys = many_ > 0 ? std::min(spans_ * kSpan, kSpan) : kKeys;
     Scratch w;
-    w.q = c.take<char>(rows * d_k_ * 2);
-    w.k = c.take<char>(keys * d_k_ * 2);
-    w.v = c.take<char>(keys * d_v_ * 2);
+    w.q = c.take<char>(kStrip * d_k_ * 2);
+    w.k = c.take<char>(many_ > 0 ? kSpan * d_k_ * 2 : 0);
+    w.v = c.take<char>((many_ > 0 ? kSpan : kKeys) * d_v_ * 2);
     w.stage = c.take<char>(kKeys * std::max(d_k_, d_v_) * 2);
-    w.p = c.take<char>(kSpanUnits * kPUnit);
     w.rows = c.take<char>(kKeys * d_v_ * 2);
     w.seen = c.take<char>(kSpan * d_v_ * 2);
     w.s = c.take<float>(kStrip * kScoreRow);
@@ -238,7 +236,6 @@ class AttentionStrips {
     int64_t used() const { return n * a.group_; }
 
     void operator()() {
-      pack_queries();
       const KeyRange all = a.see(sequence, row, n, w);
       std::fill_n(w.sums, used(), RowSum{});
       const bool is_one = all.begin / kSpan == (all.end - 1) / kSpan;
@@ -250,36 +247,59 @@ class AttentionStrips {
         for (int64_t i = 0; i < used(); ++i) a.finish_row(row, kv_head, i, w.sums[i], w.o + i * a.o_row());
     }
 
-    // A tiles [16 rows][32 d]
-    void pack_queries() {
-      for (int64_t i = 0; i < padded(used(), kStrip); ++i)
+    // A tiles [16 rows][32 d] of a strip
+    void pack_queries(int64_t first) {
+      for (int64_t i = 0; i < std::min(kStrip, used() - first); ++i) {
+        const char* from = a.row_of(a.args_.q, row, kv_head, first + i);
+        char* to = w.q + i / kLanes * kLanes * a.d_k_ * 2 + i % kLanes * 64;
         for (int64_t d = 0; d < a.d_k_; d += 32)
-          _mm512_store_si512(
-              w.q + i / kLanes * kLanes * a.d_k_ * 2 + d / 32 * kTileBytes + i % kLanes * 64,
-              i < used() ? _mm512_loadu_si512(a.row_of(a.args_.q, row, kv_head, i) + d * 2) : _mm512_setzero_si512());
+          _mm512_store_si512(to + d / 32 * kTileBytes, _mm512_loadu_si512(from + d * 2));
+      }
     }
 
     // B tiles: of keys [16 pairs of d][16 keys], two of sixteen keys each side by side; of values [16 pairs of keys][16
-    // d], those of a unit one after the other
+    // d], 32 columns of all keys one after the other
     void pack_span(int64_t base, KeyRange range) {
       finite = true;
       for (int64_t j = range.begin / kKeys * kKeys; j < range.end; j += kKeys) {
         const int64_t b = (base + j) / kKeys, keys = std::min(kKeys, sequence.keys - base - j);
+        const bool is_last = j + kKeys >= range.end;
         {
           const BlockRows k(a.types_, a.args_.k, key_block(a.args_, a.args_.k, sequence.index, kv_head, b), keys,
                             a.d_k_, w.stage);
-          for (int64_t i = 0; i < kKeys; i += kLanes)
+          const Rows next = is_last ? Rows{} : rows_of(a.args_.k, a.d_k_, b + 1);
+          for (int64_t i = 0; i < kKeys; i += kLanes) {
+            next.prefetch(i, kLanes);
             for (int64_t d = 0; d < a.d_k_; d += 32)
               a.types_.kernels.transpose16(
                   k.data + (i * k.stride + d) * 2, k.stride * 2,
                   w.k + (j + i) / kUnit * kUnit * a.d_k_ * 2 + (d / 32 * 2 + i / kLanes % 2) * kTileBytes, 64);
+          }
         }
         const BlockRows v(a.types_, a.args_.v, key_block(a.args_, a.args_.v, sequence.index, kv_head, b), keys, a.d_v_,
                           w.stage);
-        for (int64_t i = 0; i < kKeys; i += kUnit)
-          pack_unit_of_values(v.data + i * v.stride * 2, v.stride * 2, a.d_v_, w.v + (j + i) * a.d_v_ * 2);
-        finite = finite && all_finite(w.v + j * a.d_v_ * 2, kKeys * a.d_v_);
+        const Rows next = is_last ? Rows{} : rows_of(a.args_.v, a.d_v_, b + 1);
+        for (int64_t i = 0; i < kKeys; i += kUnit) {
+          next.prefetch(i, kUnit);
+          pack_unit_of_values(v.data + i * v.stride * 2, v.stride * 2, a.d_v_, w.v + (j + i) * 64, kValuePanel);
+        }
+        for (int64_t d = 0; d < a.d_v_; d += 32)
+          finite = finite && all_finite(w.v + d / 32 * kValuePanel + j * 64, kKeys * 32);
       }
+    }
+    // of a block, to be fetched before their turn comes
+    struct Rows {
+      const char* data = nullptr;
+      int64_t n = 0, stride = 0, bytes = 0;
+      void prefetch(int64_t first, int64_t count) const {
+        for (int64_t i = first; i < std::min(first + count, n); ++i)
+          for (int64_t c = 0; c < bytes; c += 64) _mm_prefetch(data + i * stride + c, _MM_HINT_T0);
+      }
+    };
+    Rows rows_of(const View& v, int64_t d, int64_t b) const {
+      const KeyBlock at = key_block(a.args_, v, sequence.index, kv_head, b);
+      return {static_cast<const char*>(v.data) + at.offset * 2, std::min(kKeys, sequence.keys - b * kKeys),
+              at.stride * 2, d * 2};
     }
 
     void strip(int64_t first, int64_t base, bool is_one) {
@@ -290,14 +310,21 @@ class AttentionStrips {
         return;
       }
       const int64_t u0 = seen.begin / kUnit, u1 = (seen.end + kUnit - 1) / kUnit;
-      scores(w.q + first * a.d_k_ * 2, u0, u1);
+      pack_queries(first);
+      scores(u0, u1);
       RowSum sums[kStrip];
       const ScoreScale scale = a.score_scale();
-      for (int64_t i = 0; i < kStrip; ++i) {
-        const KeyRange own = i < here ? a.row_in(w, first + i, base) : KeyRange{0, 0};
-        sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, u0, u1,
-                                w.p + i / kLanes * kTileBytes + i % kLanes * 64, kPUnit, 2 * kTileBytes},
-                               scale);
+      for (int64_t i = 0; i < here; ++i) {
+        if (first + kStrip + i < used()) {
+          const char* next = a.row_of(a.args_.q, row, kv_head, first + kStrip + i);
+          for (int64_t c = 0; c < a.d_k_ * 2; c += 64) _mm_prefetch(next + c, _MM_HINT_T0);
+        }
+        if (is_one) {
+          const char* out = a.row_of(a.args_.out, row, kv_head, first + i);
+          for (int64_t c = 0; c < a.d_v_ * 2; c += 64) asm volatile("prefetchw %0" : : "m"(out[c]));
+        }
+        const KeyRange own = a.row_in(w, first + i, base);
+        sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, u0, u1}, scale);
       }
       values(w.v, u0, u1, w.o_span);
       if (!finite) clean(first, here, base, u0, u1);
@@ -310,13 +337,13 @@ class AttentionStrips {
       }
     }
 
-    void scores(const char* q, int64_t u0, int64_t u1) {
+    void scores(int64_t u0, int64_t u1) {
       const int64_t steps = a.d_k_ / 32;
       for (int64_t u = u0; u < u1; ++u) {
         tiles.zero();
         const char* k = w.k + u * kUnit * a.d_k_ * 2;
         for (int64_t d = 0; d < steps; ++d)
-          tiles.multiply(q + d * kTileBytes, q + (steps + d) * kTileBytes, 64, k + 2 * d * kTileBytes,
+          tiles.multiply(w.q + d * kTileBytes, w.q + (steps + d) * kTileBytes, 64, k + 2 * d * kTileBytes,
                          k + (2 * d + 1) * kTileBytes);
         tiles.store(w.s + u * kUnit, kScoreRow);
       }
@@ -324,10 +351,10 @@ class AttentionStrips {
 
     // o [32, d_v] = P V
     void values(const char* v, int64_t u0, int64_t u1, float* o) {
-      for (int64_t d = 0; d < a.d_v_; d += 32) {
+      for (int64_t d = 0; d < a.d_v_; d += 32, v += kValuePanel) {
         tiles.zero();
         for (int64_t u = u0; u < u1; ++u)
-          tiles.multiply_both(w.p + u * kPUnit, v + u * kUnit * a.d_v_ * 2 + d / 16 * kTileBytes);
+          tiles.multiply_both(reinterpret_cast<const char*>(w.s + u * kUnit), kRow, v + u * kUnit * 64);
         tiles.store(o + d, a.o_row());
       }
     }
@@ -341,7 +368,7 @@ class AttentionStrips {
                             a.d_v_, w.stage);
           const char* rows = a.seen_rows(v.data, v.stride * 2, w, first + i, base + j);
           for (int64_t k = 0; k < kKeys; k += kUnit)
-            pack_unit_of_values(rows + k * a.d_v_ * 2, a.d_v_ * 2, a.d_v_, w.seen + (j + k) * a.d_v_ * 2);
+            pack_unit_of_values(rows + k * a.d_v_ * 2, a.d_v_ * 2, a.d_v_, w.seen + (j + k) * 64, kValuePanel);
         }
         values(w.seen, u0, u1, w.spare);
         std::copy_n(w.spare + i * a.o_row(), a.d_v_, w.o_span + i * a.o_row());
@@ -446,12 +473,9 @@ class AttentionStrips {
       const int64_t j0 = seen.begin / kKeys * kKeys, j1 = padded(seen.end, kKeys);
       for (int64_t j = j0; j < j1; j += kKeys) scores(base, j, ahead);
       const ScoreScale scale = a.score_scale();
-      std::memset(w.p + j0 / kUnit * kFewPUnit, 0, static_cast<size_t>((j1 - j0) / kUnit * kFewPUnit));
       for (int64_t i = 0; i < used(); ++i) {
         const KeyRange own = a.row_in(w, i, base);
-        part.sums[i] = softmax_line(
-            {w.s + i * kScoreRow, own.begin, own.end, j0 / kUnit, j1 / kUnit, w.p + i * 64, kFewPUnit, kTileBytes},
-            scale);
+        part.sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, j0 / kUnit, j1 / kUnit}, scale);
       }
       float* o = part.o == w.o_span ? part.o : w.spare;  // [16, d_v]: more rows than a part has
       std::fill_n(o, kLanes * a.o_row(), 0.f);
@@ -502,16 +526,16 @@ class AttentionStrips {
       for (int64_t i = 0; i < used(); ++i) partial |= w.begin[i] > base + j || w.end[i] < base + j + keys;
       for (int64_t i = 0; i < kKeys; i += kUnit) {
         ahead.step(a.d_v_ / 2);  // as many lines as are read
-        pack_unit_of_values(v.data + i * v.stride * 2, v.stride * 2, a.d_v_, w.v + i * a.d_v_ * 2);
+        pack_unit_of_values(v.data + i * v.stride * 2, v.stride * 2, a.d_v_, w.v + i * a.d_v_ * 2, 2 * kTileBytes);
       }
-      const char* p = w.p + j / kUnit * kFewPUnit;
+      const char* p = reinterpret_cast<const char*>(w.s + j);
       if (!partial || all_finite(w.v, kKeys * a.d_v_)) return add(p, w.v, o);
       float* sums = w.o_before;  // as in Many::clean
       std::copy_n(o, kLanes * a.o_row(), sums);
       for (int64_t i = 0; i < used(); ++i) {
         const char* rows = a.seen_rows(v.data, v.stride * 2, w, i, base + j);
         for (int64_t k = 0; k < kKeys; k += kUnit)
-          pack_unit_of_values(rows + k * a.d_v_ * 2, a.d_v_ * 2, a.d_v_, w.v + k * a.d_v_ * 2);
+          pack_unit_of_values(rows + k * a.d_v_ * 2, a.d_v_ * 2, a.d_v_, w.v + k * a.d_v_ * 2, 2 * kTileBytes);
         std::copy_n(sums, kLanes * a.o_row(), w.o_after);
         add(p, w.v, w.o_after);
         std::copy_n(w.o_after + i * a.o_row(), a.d_v_, o + i * a.o_row());
@@ -526,12 +550,12 @@ class AttentionStrips {
         tiles.template load<1>(c + 64, stride);
         for (int64_t u = 0; u < kKeys / kUnit; ++u) {
           const char* at = v + u * kUnit * a.d_v_ * 2 + d / 16 * kTileBytes;
-          tiles.template load<4>(p + u * kFewPUnit, 64);
+          tiles.template load<4>(p + u * kUnit * 4, kRow);
           tiles.template load<6>(at, 64);
           tiles.template dot<0, 4, 6>();
           tiles.template load<7>(at + kTileBytes, 64);
           tiles.template dot<1, 4, 7>();
-          tiles.template load<5>(p + u * kFewPUnit + kTileBytes, 64);
+          tiles.template load<5>(p + u * kUnit * 4 + 64, kRow);
           tiles.template dot<0, 5, 6>();
           tiles.template dot<1, 5, 7>();
         }

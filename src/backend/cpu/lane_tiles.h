@@ -50,20 +50,22 @@ struct LaneTiles {
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
-  // C += A B + A' B, one step of depth 32: tiles of A, then those of A' side by side, two of B
-  void multiply_both(const char* a, const char* b) {
-    tiles.template load<6>(b, 64);
-    tiles.template load<4>(a, 64);
+  // C += A B + A' B, one step of depth 32: a line of A' lies beside each line of A, the second tiles 16 rows further;
+  // B is not wanted again soon
+  void multiply_both(const char* a, int64_t a_stride, const char* b) {
+    const char* a1 = a + 16 * a_stride;
+    tiles.template stream_load<6>(b, 64);
+    tiles.template load<4>(a, a_stride);
     tiles.template dot<0, 4, 6>();
-    tiles.template load<7>(b + kTileBytes, 64);
+    tiles.template stream_load<7>(b + kTileBytes, 64);
     tiles.template dot<1, 4, 7>();
-    tiles.template load<5>(a + kTileBytes, 64);
+    tiles.template load<5>(a1, a_stride);
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
-    tiles.template load<4>(a + 2 * kTileBytes, 64);
+    tiles.template load<4>(a + 64, a_stride);
     tiles.template dot<0, 4, 6>();
     tiles.template dot<1, 4, 7>();
-    tiles.template load<5>(a + 3 * kTileBytes, 64);
+    tiles.template load<5>(a1 + 64, a_stride);
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
