@@ -23,6 +23,7 @@
 
 #include <algorithm>
 
+#include "backend/cpu/fused_rows.h"
 #include "backend/cpu/gemm/gemm.h"
 #include "backend/cpu/gemm/kernels.h"
 #include "base/buffer.h"
@@ -47,7 +48,8 @@ struct Options {
   std::string op = "forward", type = "bf16", level, shape;
   std::vector<int64_t> m = {1, 8, 64, 512, 2048};
   int threads = 0;
-  bool row_major = false, peers = false, variants = false, kernel = false, peaks = false, scan = false, sweep = false;
+  bool row_major = false, peers = false, variants = false, kernel = false, peaks = false, scan = false, sweep = false,
+       groups = false;
   double seconds = 0.25;  // of measuring, each row
   int64_t block_rows = 0, chunk = 0, super_blocks = 0,
           depth_outer_from = -1;  // tuning: other blocking than the table's
@@ -93,6 +95,8 @@ Options parse(int argc, char** argv) {
       o.peaks = true;
     else if (flag == "--scan")
       o.scan = true;
+    else if (flag == "--groups")
+      o.groups = true;
     else if (flag == "--sweep")
       o.sweep = true;
     else if (flag == "--seconds")
@@ -409,6 +413,73 @@ void run_sweep(const Options& o, ThreadPool& pool) {
   }
 }
 
+// the products of a layer (Qwen3-0.6B) with what goes with them, in turns
+void run_groups(const Options& o, ThreadPool& pool) {
+  const cpu::FusedRows& rows = cpu::fused_rows_avx512_bf16();
+  constexpr int64_t kCopies = 16, kPad = 32;
+  struct Group {
+    const char* name;
+    int64_t k;
+    std::vector<int64_t> n;
+    bool normed, gated, adds;
+  };
+  const Group groups[] = {{"norm, q k v", 1024, {2048, 1024, 1024}, true, false, false},
+                          {"q k v", 1024, {2048, 1024, 1024}, false, false, false},
+                          {"o + residual", 2048, {1024}, false, false, true},
+                          {"o", 2048, {1024}, false, false, false},
+                          {"norm, gate up, glu", 1024, {3072, 3072}, true, true, false},
+                          {"gate up", 1024, {3072, 3072}, false, false, false},
+                          {"down + residual", 3072, {1024}, false, false, true},
+                          {"1024 packed", 1024, {80}, false, false, false},
+                          {"1024 normed", 1024, {80}, true, false, false},
+                          {"2048 packed", 2048, {80}, false, false, false},
+                          {"3072 packed", 3072, {80}, false, false, false}};
+  const int64_t m = o.m.size() == 1 ? o.m[0] : 512;
+  std::vector<cpu::LinearGroup> args;
+  std::vector<Buffer> buffers;
+  std::vector<std::vector<const std::byte*>> weights;
+  const auto matrix = [&](int64_t n) {
+    return buffers.emplace_back(random_matrix(m * (n + kPad), DType::kBF16)).data();
+  };
+  for (const Group& group : groups) {
+    cpu::LinearGroup g;
+    g.m = m, g.k = group.k, g.n_parts = static_cast<int>(group.n.size());
+    g.x = {matrix(group.k), DType::kBF16, group.k + kPad};
+    if (group.normed) g.norm = {rows.norm, matrix(group.k), 1e-6f};
+    g.is_gated = group.gated;
+    if (group.gated) g.finish = rows.glu(ops::Activation::kSilu);
+    if (group.adds) g.finish = rows.add;
+    weights.emplace_back();
+    for (size_t i = 0; i < group.n.size(); ++i) {
+      const int64_t n = group.n[i];
+      g.parts[i].n = n;
+      g.parts[i].y = {matrix(n), DType::kBF16, n + kPad};
+      if (group.adds) g.parts[i].residual = {matrix(n), DType::kBF16, n + kPad};
+      weights.back().push_back(buffers.emplace_back(random_matrix(n * group.k * kCopies, DType::kBF16)).data());
+    }
+    args.push_back(g);
+  }
+  const Buffer workspace = allocate_host(64 << 20);
+  std::vector<std::function<void()>> bodies;
+  std::vector<int64_t> turns(args.size());
+  for (size_t i = 0; i < args.size(); ++i)
+    bodies.emplace_back([&, i] {
+      cpu::LinearGroup& g = args[i];
+      const int64_t copy = turns[i]++ % kCopies;
+      for (size_t p = 0; p < static_cast<size_t>(g.n_parts); ++p)
+        g.parts[p].w = {weights[i][p] + copy * g.parts[p].n * g.k * 2, DType::kBF16};
+      linear_group(g, workspace.data(), pool);
+    });
+  const auto seconds = take_turns(pool, bodies, 240);
+  for (size_t i = 0; i < bodies.size(); ++i) {
+    double operations = 0;
+    for (const int64_t n : groups[i].n) operations += 2.0 * static_cast<double>(m * n * groups[i].k);
+    std::printf("%-20s best %.3f, tenth %.3f, median %.3f ms: %.0f, %.0f, %.0f GFLOP/s\n", groups[i].name,
+                seconds[i][0] * 1e3, seconds[i][24] * 1e3, seconds[i][120] * 1e3, operations / seconds[i][0] * 1e-9,
+                operations / seconds[i][24] * 1e-9, operations / seconds[i][120] * 1e-9);
+  }
+}
+
 // what the machine gives, and what handing work to the pool costs
 void print_peaks(ThreadPool& pool) {
   const Isa isa = cpu::detect_isa();
@@ -436,6 +507,7 @@ int main_of(const Options& o) {
   pin_caller();
   if (o.peaks) return print_peaks(pool), 0;
   if (o.kernel) return run_kernels(pool), 0;
+  if (o.groups) return run_groups(o, pool), 0;
   if (o.sweep) return run_sweep(o, pool), 0;
   const DType type = o.type == "f32" ? DType::kF32 : DType::kBF16;
   const double bandwidth = memory_read_bytes_per_s(pool);

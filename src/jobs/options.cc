@@ -9,7 +9,8 @@
 namespace pmetal::jobs {
 namespace {
 
-// the words of a comma list: `a,b`; a JSON array when it begins with '[' (for entries that hold commas)
+constexpr std::string_view kEmptyList = "[] for an empty list";
+
 Json parse_document(std::string_view text, std::string_view where) {
   Json parsed = Json::parse(text, nullptr, false);
   if (parsed.is_discarded()) fail(ErrorCode::kUsage, "{}: \"{}\" is not valid JSON", where, text);
@@ -33,10 +34,17 @@ Json parse_toggle(std::string_view text, std::string_view where) {
   fail(ErrorCode::kUsage, "{}: expected true or false, got \"{}\"", where, text);
 }
 
+// the entries of `a,b`, the short form of what a JSON array or object says of any text; nothing is dropped in silence
+std::vector<std::string_view> parse_commas(std::string_view text, std::string_view where, std::string_view none) {
+  if (text.empty() || text.front() == ',' || text.back() == ',' || text.find(",,") != std::string_view::npos)
+    fail(ErrorCode::kUsage, "{}: \"{}\" holds an empty entry; leave it out, or write {}", where, text, none);
+  return split_commas(text);
+}
+
 Json parse_map(std::string_view text, std::string_view where, bool integers) {
   if (!text.empty() && text.front() == '{') return parse_document(text, where);
   Json map = Json::object();
-  for (const std::string_view part : split_commas(text)) {
+  for (const std::string_view part : parse_commas(text, where, "{} for an empty map")) {
     const size_t equals = part.rfind('=');  // names may be patterns that hold '='
     if (equals == std::string_view::npos || equals == 0)
       fail(ErrorCode::kUsage, "{}: expected NAME=NUMBER, got \"{}\"", where, part);
@@ -62,13 +70,13 @@ Json parse_word(const FieldDescriptor& field, std::string_view text, std::string
     case ValueType::kTextList: {
       if (!text.empty() && text.front() == '[') return parse_document(text, where);
       Json list = Json::array();
-      for (const std::string_view part : split_commas(text)) list.push_back(std::string(part));
+      for (const std::string_view part : parse_commas(text, where, kEmptyList)) list.push_back(std::string(part));
       return list;
     }
     case ValueType::kIntegerList: {
       if (!text.empty() && text.front() == '[') return parse_document(text, where);
       Json list = Json::array();
-      for (const std::string_view part : split_commas(text))
+      for (const std::string_view part : parse_commas(text, where, kEmptyList))
         list.push_back(parse_number<int64_t>(part, where, "integers separated by commas"));
       return list;
     }

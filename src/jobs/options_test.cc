@@ -246,6 +246,15 @@ TEST(Options, Words_of_lists_and_maps) {
   EXPECT_EQ(get_after("target_modules", R"(["a,b"])"), R"(["a,b"])");
   EXPECT_EQ(get_after("layers_to_transform", "0,2"), "[0,2]");
   EXPECT_EQ(get_after("rank_pattern", "a=b=3,c=4"), R"({"a=b":3,"c":4})");
+  EXPECT_EQ(get_after("target_modules", "[]"), "[]");
+  EXPECT_EQ(get_after("rank_pattern", "{}"), "{}");
+  EXPECT_EQ(error_of([&] { get_after("target_modules", ""); }),
+            "target_modules: \"\" holds an empty entry; leave it out, or write [] for an empty list");
+  for (const char* word : {",", "a,", ",a", "a,,b"})
+    EXPECT_THAT(error_of([&] { get_after("exclude_modules", word); }), HasSubstr("holds an empty entry")) << word;
+  EXPECT_THAT(error_of([&] { get_after("layers_to_transform", "1,,2"); }), HasSubstr("holds an empty entry"));
+  EXPECT_EQ(error_of([&] { get_after("rank_pattern", "a=1,"); }),
+            "rank_pattern: \"a=1,\" holds an empty entry; leave it out, or write {} for an empty map");
   EXPECT_THAT(error_of([&] { get_after("rank_pattern", "a=1,a=2"); }), HasSubstr("given twice"));
   EXPECT_THAT(error_of([&] { get_after("learning_rate", "inf"); }), HasSubstr("expected a number"));
   EXPECT_THAT(error_of([&] { get_after("seed", "-1"); }), HasSubstr("2^64"));

@@ -1,12 +1,14 @@
 // Fused ops of the CPU: their candidates, and how an op asks for one.
 #pragma once
 
+#include "ops/linear_group.h"
 #include "ops/lora.h"
 #include "ops/rope_append.h"
 
 namespace pmetal::ops {
 
 extern const KernelList<RopeAppendArgs> rope_append_cpu;
+extern const KernelList<LinearGroupArgs> linear_group_cpu;  // AMX alone
 
 // The candidate of a fused op for the CPU that takes the arguments, or null: then the caller runs the ops it stands
 // for. A meta context that plans for the CPU answers for it.

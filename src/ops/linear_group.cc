@@ -1,6 +1,7 @@
 #include "ops/linear_group.h"
 
 #include "ops/common.h"
+#include "ops/fused_cpu.h"
 
 namespace pmetal::ops {
 namespace {
@@ -26,37 +27,49 @@ LinearGroupArgs arguments(const Tensor& x, const NormInput& norm, std::span<cons
   return args;
 }
 
+bool run(Context& ctx, const LinearGroupArgs& args) {
+  return ctx.device().is_cuda() ? try_dispatch(ctx, linear_group_cuda, args) : run_fused(ctx, linear_group_cpu, args);
+}
+
+// A result that products write past a CPU's caches: rows an odd number of lines apart, which spreads them over the
+// memory's channels.
+Tensor empty_result(const Context& ctx, int64_t rows, int64_t n, DType dtype) {
+  const int64_t line = 64 / size_of(dtype);
+  const bool spreads = !ctx.device().is_cuda() && rows >= 64 && n % (2 * line) == 0;
+  return ctx.empty_rows(rows, n, dtype, spreads ? line : 0);
+}
+
 }  // namespace
 
 std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput& norm,
                                  std::span<const WeightAndBias> weights) {
-  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  if (ctx.tape()) return {};
   LinearGroupArgs args = arguments(x, norm, weights);
   std::vector<Tensor> all;
   for (size_t i = 0; i < weights.size(); ++i) {
-    all.push_back(ctx.empty({x.dim(0), weights[i].weight->out}, x.dtype()));
+    all.push_back(empty_result(ctx, x.dim(0), weights[i].weight->out, x.dtype()));
     args.y[i] = all.back().view();
   }
-  if (!try_dispatch(ctx, linear_group_cuda, args)) return {};
+  if (!run(ctx, args)) return {};
   return all;
 }
 
 Tensor linear_glu(Context& ctx, const Tensor& x, const NormInput& norm, const WeightAndBias& gate,
                   const WeightAndBias& up, Activation activation) {
-  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  if (ctx.tape()) return {};
   require(gate.weight->out == up.weight->out, "[linear_glu] the gate has {} rows, what it gates {}", gate.weight->out,
           up.weight->out);
   const WeightAndBias weights[] = {gate, up};
   LinearGroupArgs args = arguments(x, norm, weights);
-  const Tensor y = ctx.empty({x.dim(0), gate.weight->out}, x.dtype());
+  const Tensor y = empty_result(ctx, x.dim(0), gate.weight->out, x.dtype());
   args.y[0] = y.view();
   args.is_gated = true;
   args.activation = activation;
-  return try_dispatch(ctx, linear_group_cuda, args) ? y : Tensor();
+  return run(ctx, args) ? y : Tensor();
 }
 
 Tensor linear_add(Context& ctx, const Tensor& x, const WeightAndBias& weight, const Tensor& residual) {
-  if (!ctx.device().is_cuda() || ctx.tape()) return {};
+  if (ctx.tape()) return {};
   const WeightAndBias weights[] = {weight};
   LinearGroupArgs args = arguments(x, {}, weights);
   require(residual.rank() == 2 && residual.dim(0) == x.dim(0) && residual.dim(1) == weight.weight->out,
@@ -65,7 +78,7 @@ Tensor linear_add(Context& ctx, const Tensor& x, const WeightAndBias& weight, co
   const Tensor y = ctx.empty(residual.shape(), x.dtype());
   args.y[0] = y.view();
   args.residual = residual.view();
-  return try_dispatch(ctx, linear_group_cuda, args) ? y : Tensor();
+  return run(ctx, args) ? y : Tensor();
 }
 
 }  // namespace pmetal::ops

@@ -204,6 +204,7 @@ void head_loss_plain(const HeadLossArgs& args, const KernelContext& kernel) {
 namespace pmetal::ops {
 namespace {
 const Candidate<HeadLossArgs> kCandidates[] = {
+    {"amx", cpu::head_loss_amx_decline, cpu::head_loss_amx, cpu::head_loss_amx_workspace},
     {"flash", cpu::head_loss_flash_decline, cpu::head_loss_flash, cpu::head_loss_flash_workspace},
     {"chunks", cpu::head_loss_chunks_decline, cpu::head_loss_plain, cpu::head_loss_plain_workspace},
     {"plain", nullptr, cpu::head_loss_plain, cpu::head_loss_plain_workspace}};

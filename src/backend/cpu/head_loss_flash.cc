@@ -3,7 +3,8 @@
 //   then  dH = row_scale · (G · (1 + 2 z_loss · lse) / Σ − W[label])
 // so the head is read once and no row of logits is ever whole. E is rounded to bf16 where H is bf16; where the label is
 // the row's maximum its e is 1, so the difference of the two label terms loses nothing. Frozen heads, no smoothing;
-// head_loss.cc does the rest. The chunks are fixed, so bits of a row depend on the row alone.
+// head_loss_tiles.h is the same walk on AMX; head_loss.cc does the rest. The chunks are fixed, so bits of a row depend
+// on the row alone.
 #include <cmath>
 #include <limits>
 

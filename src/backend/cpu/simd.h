@@ -89,6 +89,21 @@ struct Avx512 {
     const F y = _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ), p, n);
     return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
   }
+  // 1 / (1 + e^-x); NaN passes through the comparisons and the division is an approximation with a Newton step
+  PMETAL_INLINE F sigmoid(F x) {
+    const F v = _mm512_max_ps(all(-104.f), _mm512_min_ps(all(87.f), -x));
+    const F n = _mm512_roundscale_ps(v * all(1.44269504088896341f), 8);
+    const F r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), v));
+    F p = all(1.9875691500e-4f);
+    p = fma(p, r, all(1.3981999507e-3f));
+    p = fma(p, r, all(8.3334519073e-3f));
+    p = fma(p, r, all(4.1665795894e-2f));
+    p = fma(p, r, all(1.6666665459e-1f));
+    p = fma(p, r, all(5.0000001201e-1f));
+    p = fma(p, r * r, r) + all(1.f);
+    const F d = all(1) + _mm512_scalef_ps(p, n), y = _mm512_rcp14_ps(d);
+    return fma(y, _mm512_fnmadd_ps(d, y, all(1)), y);
+  }
 };
 #pragma GCC pop_options
 

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "backend/cpu/fused_rows.h"
 #include "backend/cpu/plain.h"
 #include "backend/cpu/score_rows.h"
 #include "backend/cpu/simd.h"
@@ -16,12 +17,17 @@
 #include "backend/cpu/simd_rows.h"
 //
 #include "backend/cpu/simd_elementwise.h"
+#include "backend/cpu/simd_fused.h"
 #include "backend/cpu/simd_scores.h"
 
 namespace pmetal::cpu {
 template struct SimdLevel<Avx512Bf16>;
 const ScoreRows& score_rows_avx512_bf16() {
   static constexpr ScoreRows table = score_table<Avx512Bf16>();
+  return table;
+}
+const FusedRows& fused_rows_avx512_bf16() {
+  static constexpr FusedRows table = {norm_one_row<Avx512Bf16>, finish_glu_of<Avx512Bf16>, finish_add<Avx512Bf16>};
   return table;
 }
 }  // namespace pmetal::cpu

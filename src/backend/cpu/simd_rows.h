@@ -178,7 +178,10 @@ void norm_backward_weight(const ops::RmsNormBackwardArgs& args, const KernelCont
 // value and slope of an activation
 template <class V>
 PMETAL_INLINE typename V::F sigmoid(typename V::F x) {
-  return V::all(1) / (V::all(1) + V::exp(-x));
+  if constexpr (requires { V::sigmoid(x); })
+    return V::sigmoid(x);
+  else
+    return V::all(1) / (V::all(1) + V::exp(-x));
 }
 
 template <class V, ops::Activation kActivation>

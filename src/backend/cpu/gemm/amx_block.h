@@ -54,7 +54,7 @@ class AmxBlock {
   // The next panel into L2, a few lines in each step: many at once would take the buffers that A's lines come through.
   class Prefetch {
    public:
-    Prefetch(const Pieces& what, int64_t steps)
+    Prefetch(const Strips& what, int64_t steps)
         : what_(what), left_(what.data ? what.count * (what.bytes / 64) : 0), lines_((left_ + steps - 1) / steps) {}
     void step() {
       for (int64_t n = std::min(lines_, left_); n > 0; --n) {
@@ -66,7 +66,7 @@ class AmxBlock {
     }
 
    private:
-    Pieces what_;
+    Strips what_;
     int64_t left_, lines_, at_ = 0;
   };
 
@@ -100,11 +100,12 @@ class AmxBlock {
     }
   };
 
-  // The sums of 32 rows on their way to `finish`: that of one group runs while the tiles work on the next.
+  // The sums of 32 rows on their way to `finish`: those of one group are finished, a few rows in each step, while the
+  // tiles work on the next. What is between the steps runs beside the products; a row after them would not.
   class Finish {
    public:
     Finish(const BlockArgs& s, int64_t j, int64_t columns, int64_t row_end)
-        : s_(s), column_(j * 16), columns_(columns), row_end_(row_end) {}
+        : s_(s), column_(j * 16), columns_(columns), row_end_(row_end), per_step_(divide(32, divide(s.depth, 32))) {}
     float* next() { return sums_[turn_]; }
     // what will be added to the 32 rows from `row` on, as lines to fetch meanwhile
     Lines added_to(int64_t row) const {
@@ -116,29 +117,44 @@ class AmxBlock {
     }
     void stored(int64_t row) {
       done();
-      row_ = row;
+      pending_ = *s_.last;
+      left_ = std::min<int64_t>(32, row_end_ - row);
+      pending_.n = std::min<int64_t>(columns_, pending_.n - column_);
+      pending_.c = sums_[turn_];
+      pending_.c_stride = 32;
+      if (pending_.bias) pending_.bias += column_;
+      skip(row, column_);
       turn_ ^= 1;
     }
+    void step() {
+      if (left_ > 0) finish(std::min(per_step_, left_));
+    }
     void done() {
-      if (row_ < 0) return;
-      FinishArgs f = *s_.last;
-      f.rows = std::min<int64_t>(32, row_end_ - row_);
-      f.n = std::min<int64_t>(columns_, f.n - column_);
-      f.c = sums_[turn_ ^ 1];
-      f.c_stride = 32;
-      if (f.bias) f.bias += column_;
-      if (f.residual)
-        f.residual = static_cast<const char*>(f.residual) +
-                     (row_ * f.residual_stride + column_) * (f.residual_dtype == DType::kBF16 ? 2 : 4);
-      f.y = static_cast<char*>(f.y) + (row_ * f.y_stride + column_) * (f.y_dtype == DType::kBF16 ? 2 : 4);
-      s_.finish(f);
-      row_ = -1;
+      if (left_ > 0) finish(left_);
     }
 
    private:
+    static int64_t divide(int64_t n, int64_t by) { return (n + by - 1) / by; }
+    void skip(int64_t rows, int64_t columns) {
+      FinishArgs& f = pending_;
+      if (f.residual)
+        f.residual = static_cast<const char*>(f.residual) +
+                     (rows * f.residual_stride + columns) * (f.residual_dtype == DType::kBF16 ? 2 : 4);
+      if (f.gate) f.gate += rows * f.gate_stride + columns;
+      f.y = static_cast<char*>(f.y) + (rows * f.y_stride + columns) * (f.y_dtype == DType::kBF16 ? 2 : 4);
+    }
+    void finish(int64_t rows) {
+      pending_.rows = rows;
+      s_.finish(pending_);
+      left_ -= rows;
+      pending_.c += rows * 32;
+      skip(rows, 0);
+    }
+
     const BlockArgs& s_;
-    int64_t column_, columns_, row_end_, row_ = -1;
+    int64_t column_, columns_, row_end_, per_step_, left_ = 0;
     int turn_ = 0;
+    FinishArgs pending_;
     alignas(64) float sums_[2][32 * 32];
   };
 
@@ -149,7 +165,7 @@ class AmxBlock {
     if (s.last) {
       Finish finish(s, j, NT * 16, row_end);
       for (int64_t row = row_begin; row < row_end; row += 32) {
-        group<MT, NT, false>(tiles, s, j, row, &next, finish.added_to(row), finish.next(), 128);
+        group<MT, NT, false>(tiles, s, j, row, &next, &finish, finish.next(), 128);
         finish.stored(row);
       }
       finish.done();
@@ -158,9 +174,9 @@ class AmxBlock {
     for (int64_t row = row_begin; row < row_end; row += 32) {
       char* c = reinterpret_cast<char*>(s.c + row * s.c_stride + j * 16);
       if (stream_b)
-        group<MT, NT, true>(tiles, s, j, row, nullptr, {}, c, s.c_stride * 4);
+        group<MT, NT, true>(tiles, s, j, row, nullptr, nullptr, c, s.c_stride * 4);
       else
-        group<MT, NT, false>(tiles, s, j, row, &next, {}, c, s.c_stride * 4);
+        group<MT, NT, false>(tiles, s, j, row, &next, nullptr, c, s.c_stride * 4);
     }
   }
 
@@ -174,8 +190,9 @@ class AmxBlock {
   }
 
   template <int MT, int NT, bool kStreamB>
-  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row, Prefetch* next, Lines added, void* to,
+  static void group(Tiles& tiles, const BlockArgs& s, int64_t j, int64_t row, Prefetch* next, Finish* finish, void* to,
                     int64_t to_stride) {
+    Lines added = finish ? finish->added_to(row) : Lines{};
     const int64_t c_stride = s.c_stride * 4;
     const char* c0 = reinterpret_cast<const char*>(s.c + row * s.c_stride + j * 16);
     const char* c1 = c0 + 16 * c_stride;
@@ -201,6 +218,7 @@ class AmxBlock {
       if constexpr (!kStreamB) {
         next->step();
         added.step();
+        if (finish) finish->step();
         if (fetches_c) prefetch_c(c0 + 32 * c_stride, c_stride, d / 32);
       }
       tiles.template load<6>(b0, 64);

@@ -25,6 +25,7 @@
 // Speed: see bench/cpu_gemm and the table at the end of this file.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "backend/cpu/isa.h"
@@ -33,6 +34,7 @@
 
 namespace pmetal::cpu {
 
+struct FinishArgs;   // kernels.h
 struct GemmKernels;  // one instruction set's inner kernels; kernels.h
 
 enum class WeightLayout : uint8_t { kRowMajor, kPacked };  // kPacked: bf16_tile for bf16, f32_panel for f32
@@ -76,6 +78,39 @@ struct LinearForward {
   const GemmKernels* kernels = nullptr;  // nullptr: the best of cpu::isa()
 };
 
+// The norm of x's rows (rms_norm): from `n` elements at x to as many of x's type at y.
+struct RowNorm {
+  void (*row)(const void* x, const void* weight, float eps, int64_t n, void* y) = nullptr;
+  const void* weight = nullptr;
+  float eps = 0;
+  explicit operator bool() const { return row != nullptr; }
+};
+inline constexpr int64_t kMostNormed = 16384;  // elements of such a row
+inline constexpr int kMostParts = 3;
+
+// Products of several weights with the same x (after its norm), which is packed once:
+//   y_p = h · w_pᵀ (+ low) (+ bias), then + residual;  or, when gated, y_0 = finish(h · w_0ᵀ, h · w_1ᵀ)
+// Weights have one type and one layout.
+struct LinearGroup {
+  struct Part {
+    int64_t n = 0;
+    WeightMatrix w;
+    Matrix y;  // [m, n]; gated: the first part's alone
+    const void* bias = nullptr;
+    DType bias_dtype = DType::kF32;
+    ConstMatrix residual;  // for `finish`
+    LowRank low;
+  };
+  int64_t m = 0, k = 0;
+  ConstMatrix x;  // [m, k]; with a norm k <= kMostNormed
+  RowNorm norm;
+  int n_parts = 0;
+  std::array<Part, kMostParts> parts;
+  bool is_gated = false;                        // two parts of one width, bf16
+  void (*finish)(const FinishArgs&) = nullptr;  // makes y of the last part's sums; null: rounds them
+  const GemmKernels* kernels = nullptr;
+};
+
 // dx = (accumulate ? dx : 0) + dy · w (+ low), then + residual
 struct LinearInputGrad {
   int64_t m = 0, n = 0, k = 0;
@@ -99,11 +134,13 @@ struct LinearWeightGrad {
 };
 
 int64_t workspace_bytes(const LinearForward& args, int n_threads);
+int64_t workspace_bytes(const LinearGroup& args, int n_threads);
 int64_t workspace_bytes(const LinearInputGrad& args, int n_threads);
 int64_t workspace_bytes(const LinearWeightGrad& args, int n_threads);
 
 // `pool` may be of any size; workspace must have been sized with pool.size().
 void linear_forward(const LinearForward& args, void* workspace, ThreadPool& pool);
+void linear_group(const LinearGroup& args, void* workspace, ThreadPool& pool);
 void linear_input_grad(const LinearInputGrad& args, void* workspace, ThreadPool& pool);
 void linear_weight_grad(const LinearWeightGrad& args, void* workspace, ThreadPool& pool);
 

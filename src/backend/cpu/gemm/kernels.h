@@ -10,8 +10,8 @@
 
 namespace pmetal::cpu {
 
-// `count` pieces of memory of `bytes` each, `stride` apart
-struct Pieces {
+// `count` strips of memory of `bytes` each, `stride` apart
+struct Strips {
   const char* data = nullptr;
   int64_t count = 0, bytes = 0, stride = 0;
 };
@@ -30,7 +30,7 @@ struct BlockArgs {
   int64_t a_row_stride = 0, a_tile_row_stride = 0, a_tile_stride = 0;
   const char* b = nullptr;
   int64_t b_stride = 0;
-  Pieces b_next;  // what will be read next, to be prefetched into L2
+  Strips b_next;  // what will be read next, to be prefetched into L2
   float* c = nullptr;
   int64_t c_stride = 0;
   bool from_zero = true;
@@ -60,6 +60,8 @@ struct FinishArgs {
   void* y = nullptr;
   DType y_dtype = DType::kF32;
   int64_t y_stride = 0;
+  const uint16_t* gate = nullptr;  // bf16; for functions that gate the sums with it
+  int64_t gate_stride = 0;
   bool stream = false;  // y will not be read before much else is: store it past the caches where a kernel can
 };
 
