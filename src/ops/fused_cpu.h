@@ -3,12 +3,15 @@
 
 #include "ops/linear_group.h"
 #include "ops/lora.h"
+#include "ops/norm_rope.h"
 #include "ops/rope_append.h"
 
 namespace pmetal::ops {
 
 extern const KernelList<RopeAppendArgs> rope_append_cpu;
 extern const KernelList<LinearGroupArgs> linear_group_cpu;  // AMX alone
+extern const KernelList<NormRopeArgs> norm_rope_cpu;
+extern const KernelList<NormRopeBackwardArgs> norm_rope_backward_cpu;  // without the weight's gradient
 
 // The candidate of a fused op for the CPU that takes the arguments, or null: then the caller runs the ops it stands
 // for. A meta context that plans for the CPU answers for it.

@@ -2,6 +2,7 @@
 
 #include "ops/common.h"
 #include "ops/elementwise.h"
+#include "ops/fused_cpu.h"
 #include "ops/norm.h"
 
 namespace pmetal::ops {
@@ -9,12 +10,12 @@ namespace {
 
 // the result, or nothing where no kernel of the device takes it
 Tensor fused(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const RopeTable& table) {
-  if (!ctx.device().is_cuda()) return {};
+  if (x.rank() != 3) return {};
   Tensor y = ctx.empty(x.shape(), x.dtype());
-  return try_dispatch(ctx, norm_rope_cuda,
-                      NormRopeArgs{x.view(), weight.view(), table.cos.view(), table.sin.view(), y.view(), eps})
-             ? y
-             : Tensor();
+  const NormRopeArgs args{x.view(), weight.view(), table.cos.view(), table.sin.view(), y.view(), eps};
+  const bool taken =
+      ctx.device().is_cuda() ? try_dispatch(ctx, norm_rope_cuda, args) : run_fused(ctx, norm_rope_cpu, args);
+  return taken ? y : Tensor();
 }
 
 // rows that a kernel which took x takes as well
@@ -26,7 +27,9 @@ bool is_alike(const Tensor& t, const Tensor& x) {
 }  // namespace
 
 Tensor norm_rope(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const RopeTable& table) {
-  Tensor y = fused(ctx, x, weight, eps, table);
+  // the CPU's kernel has no gradient for the weight
+  const bool is_for_two = !ctx.device().is_cuda() && ctx.records({&weight});
+  Tensor y = is_for_two ? Tensor() : fused(ctx, x, weight, eps, table);
   if (!y) return rope(ctx, rms_norm(ctx, x, weight, eps), table);
   if (!ctx.records({&x, &weight})) return y;
   const Saved saved(x);
@@ -56,7 +59,8 @@ Tensor norm_rope(Context& ctx, const Tensor& x, const Tensor& weight, float eps,
           }
           args.dweight = dweight.view();
         }
-        const bool taken = try_dispatch(c, norm_rope_backward_cuda, args);
+        const bool taken = c.device().is_cuda() ? try_dispatch(c, norm_rope_backward_cuda, args)
+                                                : run_fused(c, norm_rope_backward_cpu, args);
         PMETAL_ASSERT(taken, "norm_rope took x {} forward and not backward", x.shape().to_string());
         sink.add(0, dx);
         if (dweight && !direct) sink.add(1, dweight);

@@ -260,7 +260,7 @@ class HeadLossTiles {
       for (int64_t i = 0; i < 2; ++i) {
         // NaN stays
         x[i] = _mm512_max_ps(Avx512::all(-125.f), _mm512_fmsub_ps(z[i], Avx512::all(kLog2E), ref));
-        e[i] = exp2(x[i]);
+        e[i] = Avx512::exp2(x[i]);
       }
       float* sums = w.sums + r * 2 * kLanes;
       _mm512_store_ps(sums, _mm512_load_ps(sums) + (e[0] + e[1]));
@@ -273,18 +273,6 @@ class HeadLossTiles {
       _mm512_store_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(e[1], e[0])));
       const int64_t own = shared.rows[row + r].label - (chunk + pending.column);
       if (__builtin_expect(static_cast<uint64_t>(own) < kPanel, 0)) reinterpret_cast<uint16_t*>(to)[own] = 0;
-    }
-
-    // 2^x for x >= -125, to 1.5e-7
-    static F exp2(F x) {
-      const F f = _mm512_reduce_ps(x, 0x09);  // x - floor(x)
-      F p = Avx512::all(1.8775766948e-3f);
-      p = Avx512::fma(p, f, Avx512::all(8.98933969e-3f));
-      p = Avx512::fma(p, f, Avx512::all(5.582631752e-2f));
-      p = Avx512::fma(p, f, Avx512::all(2.4015361071e-1f));
-      p = Avx512::fma(p, f, Avx512::all(6.9315308332e-1f));
-      p = Avx512::fma(p, f, Avx512::all(9.999999404e-1f));
-      return _mm512_scalef_ps(p, x);
     }
 
     // A logit of the row reaches the label's, or is so high that the reference must follow, or is NaN.

@@ -1,4 +1,5 @@
-// rope_append on vectors (simd_rows.h): each head of a step is read once and written once, to where attention reads it.
+// rope_append on vectors (simd_norm_rope.h): each head of a step is read once and written once, to where attention
+// reads it.
 #include "backend/cpu/simd_level.h"
 #include "ops/fused_cpu.h"
 

@@ -89,20 +89,22 @@ struct Avx512 {
     const F y = _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ), p, n);
     return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
   }
-  // 1 / (1 + e^-x); NaN passes through the comparisons and the division is an approximation with a Newton step
+  // 2^x for x >= -125, to 1.5e-7; NaN stays
+  PMETAL_INLINE F exp2(F x) {
+    const F f = _mm512_reduce_ps(x, 0x09);  // x - floor(x)
+    F p = all(1.8775766948e-3f);
+    p = fma(p, f, all(8.98933969e-3f));
+    p = fma(p, f, all(5.582631752e-2f));
+    p = fma(p, f, all(2.4015361071e-1f));
+    p = fma(p, f, all(6.9315308332e-1f));
+    p = fma(p, f, all(9.999999404e-1f));
+    return _mm512_scalef_ps(p, x);
+  }
+  // 1 / (1 + e^-x) by the reciprocal's estimate and one step of Newton, which rounds twice
   PMETAL_INLINE F sigmoid(F x) {
-    const F v = _mm512_max_ps(all(-104.f), _mm512_min_ps(all(87.f), -x));
-    const F n = _mm512_roundscale_ps(v * all(1.44269504088896341f), 8);
-    const F r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), v));
-    F p = all(1.9875691500e-4f);
-    p = fma(p, r, all(1.3981999507e-3f));
-    p = fma(p, r, all(8.3334519073e-3f));
-    p = fma(p, r, all(4.1665795894e-2f));
-    p = fma(p, r, all(1.6666665459e-1f));
-    p = fma(p, r, all(5.0000001201e-1f));
-    p = fma(p, r * r, r) + all(1.f);
-    const F d = all(1) + _mm512_scalef_ps(p, n), y = _mm512_rcp14_ps(d);
-    return fma(y, _mm512_fnmadd_ps(d, y, all(1)), y);
+    const F d = exp2(_mm512_min_ps(all(125.f), _mm512_max_ps(all(-125.f), x * all(-1.44269504088896341f)))) + all(1);
+    const F r = _mm512_rcp14_ps(d);
+    return r * _mm512_fnmadd_ps(d, r, all(2));
   }
 };
 #pragma GCC pop_options
@@ -123,6 +125,16 @@ struct Avx512Bf16 : Avx512 {
   PMETAL_INLINE void store(BF16* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(v)); }
   PMETAL_INLINE void store(BF16* p, F v, int64_t n) { _mm256_mask_storeu_epi16(p, mask(n), narrow(v)); }
   PMETAL_INLINE F round_bf16(F v) { return widen(narrow(v)); }
+  // the even and the odd elements of a line of bf16, and back: subnormals to zero
+  PMETAL_INLINE void split(__m512i line, F* v) {
+    v[0] = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
+    v[1] = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  PMETAL_INLINE __m512i join(const F* v) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(v[1], v[0])));
+  }
 };
 #pragma GCC pop_options
 
@@ -206,6 +218,7 @@ struct Avx2 {
     y = _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LT_OQ), y);
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   }
+  PMETAL_INLINE F sigmoid(F x) { return all(1) / (all(1) + exp(-x)); }
 };
 #pragma GCC pop_options
 

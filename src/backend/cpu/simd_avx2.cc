@@ -12,9 +12,12 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 
+#include "backend/cpu/simd_pairs.h"
+//
 #include "backend/cpu/simd_rows.h"
 //
 #include "backend/cpu/simd_elementwise.h"
+#include "backend/cpu/simd_norm_rope.h"
 #include "backend/cpu/simd_scores.h"
 
 namespace pmetal::cpu {

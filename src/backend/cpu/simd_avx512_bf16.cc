@@ -14,10 +14,13 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,avx2,f16c")
 
+#include "backend/cpu/simd_pairs.h"
+//
 #include "backend/cpu/simd_rows.h"
 //
 #include "backend/cpu/simd_elementwise.h"
 #include "backend/cpu/simd_fused.h"
+#include "backend/cpu/simd_norm_rope.h"
 #include "backend/cpu/simd_scores.h"
 
 namespace pmetal::cpu {

@@ -9,12 +9,10 @@ template <class V>
 void norm_one_row(const void* x, const void* weight, float eps, int64_t n, void* y) {
   using F = typename V::F;
   const auto* row = static_cast<const BF16*>(x);
-  F squares = V::all(0);
-  sweep<V>(n, [&](int64_t i, auto part) {
-    const F s = get<V>(row + i, part);
-    squares = V::fma(s, s, squares);
-  });
-  scale_by_norm<V, BF16>(row, V::sum(squares), static_cast<const BF16*>(weight), eps, 0, n, static_cast<BF16*>(y));
+  F squares[2] = {V::all(0), V::all(0)};
+  add_squares<V>(row, n, squares, [](int64_t) {});
+  scale_by_norm<V, BF16>(row, V::sum(squares[0] + squares[1]), static_cast<const BF16*>(weight), eps, 0, n,
+                         static_cast<BF16*>(y));
 }
 
 // the result goes past the caches, whole lines at a time
@@ -52,25 +50,16 @@ PMETAL_INLINE void finish_rows(const FinishArgs& s, Each&& each) {
 template <ops::Activation kActivation>
 void finish_glu_lines(const FinishArgs& s) {
   using V = Avx512Bf16;
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const auto even = [](__m512i line) { return _mm512_castsi512_ps(_mm512_slli_epi32(line, 16)); };
-  const auto odd = [](__m512i line) {
-    return _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-  };
   for (int64_t r = 0; r < s.rows; ++r)
     for (int64_t i = 0; i < s.n; i += 32) {
       const float* c = s.c + r * s.c_stride + i;
       const auto up = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(c + 16), _mm512_loadu_ps(c)));
-      const __m512i gate = _mm512_loadu_si512(s.gate + r * s.gate_stride + i);
-      __m512 slope;
-      const __m512 y0 = activate<V, kActivation>(even(gate), slope) * even(up);
-      const __m512 y1 = activate<V, kActivation>(odd(gate), slope) * odd(up);
+      __m512 gates[2], ups[2], slope;
+      V::split(_mm512_loadu_si512(s.gate + r * s.gate_stride + i), gates);
+      V::split(up, ups);
+      for (int k = 0; k < 2; ++k) ups[k] = activate<V, kActivation>(gates[k], slope) * ups[k];
       auto* to = reinterpret_cast<__m512i*>(static_cast<uint16_t*>(s.y) + r * s.y_stride + i);
-      __m512i y = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y1, y0));
-      if (__builtin_expect((_mm512_fpclass_ps_mask(y0, 0x20) | _mm512_fpclass_ps_mask(y1, 0x20)) != 0, 0))
-        y = _mm512_inserti64x4(_mm512_castsi256_si512(V::narrow(y0)), V::narrow(y1), 1);
-      _mm512_stream_si512(to, _mm512_permutexvar_epi16(order, y));
+      _mm512_stream_si512(to, V::join(ups));
     }
 }
 

@@ -9,6 +9,7 @@
 #include "ops/embedding.h"
 #include "ops/kv.h"
 #include "ops/norm.h"
+#include "ops/norm_rope.h"
 #include "ops/optim.h"
 #include "ops/rope.h"
 #include "ops/rope_append.h"
@@ -31,6 +32,10 @@ struct SimdLevel {
   static void run(const ops::RopeArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::RopeAppendArgs& args, const KernelContext& kernel);
   static void run(const ops::RopeAppendArgs& args, const KernelContext& kernel);
+  static const char* decline(const ops::NormRopeArgs& args, const KernelContext& kernel);
+  static void run(const ops::NormRopeArgs& args, const KernelContext& kernel);
+  static const char* decline(const ops::NormRopeBackwardArgs& args, const KernelContext& kernel);
+  static void run(const ops::NormRopeBackwardArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::BinaryArgs& args, const KernelContext& kernel);
   static void run(const ops::BinaryArgs& args, const KernelContext& kernel);
   static const char* decline(const ops::UnaryArgs& args, const KernelContext& kernel);

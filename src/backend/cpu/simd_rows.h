@@ -5,47 +5,6 @@
 namespace pmetal::cpu {
 namespace {
 
-struct Full {};
-struct Part {
-  int64_t n;
-};
-template <class V, class T>
-PMETAL_INLINE typename V::F get(const T* p, Full) {
-  return V::load(p);
-}
-template <class V, class T>
-PMETAL_INLINE typename V::F get(const T* p, Part part) {
-  return V::load(p, part.n);
-}
-template <class V, class T>
-PMETAL_INLINE void put(T* p, typename V::F v, Full) {
-  V::store(p, v);
-}
-template <class V, class T>
-PMETAL_INLINE void put(T* p, typename V::F v, Part part) {
-  V::store(p, v, part.n);
-}
-template <class V, class T>
-PMETAL_INLINE typename V::F rounded(typename V::F v) {
-  if constexpr (std::is_same_v<T, BF16>)
-    return V::round_bf16(v);
-  else
-    return v;
-}
-
-// body(i, Full or Part) over [0, n)
-template <class V, class Body>
-PMETAL_INLINE void sweep(int64_t n, Body&& body) {
-  int64_t i = 0;
-  for (; i + V::kWidth <= n; i += V::kWidth) body(i, Full{});
-  if (i < n) body(i, Part{n - i});
-}
-
-template <class T>
-T* row_of(const View& v, int64_t row) {
-  return static_cast<T*>(v.data) + row * v.stride(0);
-}
-
 template <class V>
 const char* no_level() {
   return V::kIsa == Isa::kAvx2     ? "AVX2 is switched off"
@@ -81,10 +40,27 @@ template <class V, class T>
 PMETAL_INLINE void scale_by_norm(const T* x, float squares, const T* w, float eps, float offset, int64_t n, T* y) {
   using F = typename V::F;
   const F rstd = V::all(1 / std::sqrt(squares / static_cast<float>(n) + eps)), shift = V::all(offset);
-  sweep<V>(n, [&](int64_t i, auto part) {
-    F v = get<V>(x + i, part) * rstd;
-    if (offset == 0) v = rounded<V, T>(v);
-    put<V>(y + i, v * (get<V>(w + i, part) + shift), part);
+  sweep_pairs<V>(n, [&](int64_t i, auto part) {
+    constexpr int m = kVectors<decltype(part)>;
+    F v[m], scale[m];
+    fetch<V>(x + i, v, part);
+    fetch<V>(w + i, scale, part);
+    for (int k = 0; k < m; ++k) v[k] = v[k] * rstd;
+    if (offset == 0) round_all<V, T>(v, part);
+    for (int k = 0; k < m; ++k) v[k] = v[k] * (scale[k] + shift);
+    deliver<V>(y + i, v, part);
+  });
+}
+
+// Σ x² of a row in two vectors
+template <class V, class T, class At>
+PMETAL_INLINE void add_squares(const T* x, int64_t n, typename V::F (&squares)[2], At&& at) {
+  sweep_pairs<V>(n, [&](int64_t i, auto part) {
+    constexpr int m = kVectors<decltype(part)>;
+    typename V::F v[m];
+    at(i);
+    fetch<V>(x + i, v, part);
+    for (int k = 0; k < m; ++k) squares[k] = V::fma(v[k], v[k], squares[k]);
   });
 }
 
@@ -93,25 +69,71 @@ void norm_row(const ops::RmsNormArgs& args, int64_t r) {
   using F = typename V::F;
   const int64_t n = args.x.dim(1);
   const T* x = row_of<T>(args.x, r);
-  F squares = V::all(0);
+  const Ahead<T> ahead(args.x, r), residual_ahead(args.residual, r);
+  F squares[2] = {V::all(0), V::all(0)};
   if (args.residual) {
     const T* residual = row_of<T>(args.residual, r);
     T* sum = row_of<T>(args.sum, r);
-    sweep<V>(n, [&](int64_t i, auto part) {
-      const F s = rounded<V, T>(get<V>(x + i, part) + get<V>(residual + i, part));
-      put<V>(sum + i, s, part);
-      squares = V::fma(s, s, squares);
+    sweep_pairs<V>(n, [&](int64_t i, auto part) {
+      constexpr int m = kVectors<decltype(part)>;
+      F v[m], more[m];
+      ahead.at(i), residual_ahead.at(i);
+      fetch<V>(x + i, v, part);
+      fetch<V>(residual + i, more, part);
+      for (int k = 0; k < m; ++k) v[k] += more[k];
+      round_all<V, T>(v, part);
+      deliver<V>(sum + i, v, part);
+      for (int k = 0; k < m; ++k) squares[k] = V::fma(v[k], v[k], squares[k]);
     });
     x = sum;
   } else {
-    sweep<V>(n, [&](int64_t i, auto part) {
-      const F s = get<V>(x + i, part);
-      squares = V::fma(s, s, squares);
-    });
+    add_squares<V>(x, n, squares, [&](int64_t i) { ahead.at(i); });
   }
-  scale_by_norm<V, T>(x, V::sum(squares), args.weight.as<T>(), args.eps, args.offset, n, row_of<T>(args.y, r));
+  scale_by_norm<V, T>(x, V::sum(squares[0] + squares[1]), args.weight.as<T>(), args.eps, args.offset, n,
+                      row_of<T>(args.y, r));
 }
 
+// Both sums in one pass: Σ x² and Σ x d with d = dy (w + offset); then dx = rstd · d − x · rstd³ · Σ x d / n
+template <class V, class T>
+void norm_backward_row(const ops::RmsNormBackwardArgs& args, int64_t r) {
+  using F = typename V::F;
+  const int64_t n = args.x.dim(1);
+  const T *x = row_of<T>(args.x, r), *dy = row_of<T>(args.dy, r), *w = args.weight.as<T>();
+  const Ahead<T> ahead(args.x, r), dy_ahead(args.dy, r), add_ahead(args.dx_add, r);
+  const F offset = V::all(args.offset);
+  F squares[2] = {V::all(0), V::all(0)}, dots[2] = {V::all(0), V::all(0)};
+  sweep_pairs<V>(n, [&](int64_t i, auto part) {
+    constexpr int m = kVectors<decltype(part)>;
+    F v[m], d[m], scale[m];
+    ahead.at(i), dy_ahead.at(i), add_ahead.at(i);
+    fetch<V>(x + i, v, part);
+    fetch<V>(dy + i, d, part);
+    fetch<V>(w + i, scale, part);
+    for (int k = 0; k < m; ++k) {
+      squares[k] = V::fma(v[k], v[k], squares[k]);
+      dots[k] = V::fma(d[k] * (scale[k] + offset), v[k], dots[k]);
+    }
+  });
+  const float wide = static_cast<float>(n), rstd = 1 / std::sqrt(V::sum(squares[0] + squares[1]) / wide + args.eps);
+  const F factor = V::all(rstd), back = V::all(-rstd * rstd * rstd * (V::sum(dots[0] + dots[1]) / wide));
+  T* dx = row_of<T>(args.dx, r);
+  const T* add = args.dx_add ? row_of<T>(args.dx_add, r) : nullptr;
+  sweep_pairs<V>(n, [&](int64_t i, auto part) {
+    constexpr int m = kVectors<decltype(part)>;
+    F v[m], d[m], scale[m], more[m];
+    fetch<V>(x + i, v, part);
+    fetch<V>(dy + i, d, part);
+    fetch<V>(w + i, scale, part);
+    for (int k = 0; k < m; ++k) v[k] = V::fma(v[k], back, factor * (d[k] * (scale[k] + offset)));
+    if (add) {
+      fetch<V>(add + i, more, part);
+      for (int k = 0; k < m; ++k) v[k] += more[k];
+    }
+    deliver<V>(dx + i, v, part);
+  });
+}
+
+// one vector's lanes in order, as the plain kernel sums: x̂ is rounded, and another order would round some x̂ elsewhere
 template <class V, class T>
 float rstd_of_row(const T* x, int64_t n, float eps) {
   typename V::F squares = V::all(0);
@@ -120,28 +142,6 @@ float rstd_of_row(const T* x, int64_t n, float eps) {
     squares = V::fma(s, s, squares);
   });
   return 1 / std::sqrt(V::sum(squares) / static_cast<float>(n) + eps);
-}
-
-template <class V, class T>
-void norm_backward_row(const ops::RmsNormBackwardArgs& args, int64_t r) {
-  using F = typename V::F;
-  const int64_t n = args.x.dim(1);
-  const T *x = row_of<T>(args.x, r), *dy = row_of<T>(args.dy, r), *w = args.weight.as<T>();
-  const F rstd = V::all(rstd_of_row<V>(x, n, args.eps)), offset = V::all(args.offset);
-  F dots = V::all(0);
-  sweep<V>(n, [&](int64_t i, auto part) {
-    const F d = get<V>(dy + i, part) * (get<V>(w + i, part) + offset);
-    dots = V::fma(d, get<V>(x + i, part) * rstd, dots);
-  });
-  const F mean = V::all(V::sum(dots) / static_cast<float>(n));
-  T* dx = row_of<T>(args.dx, r);
-  const T* add = args.dx_add ? row_of<T>(args.dx_add, r) : nullptr;
-  sweep<V>(n, [&](int64_t i, auto part) {
-    const F d = get<V>(dy + i, part) * (get<V>(w + i, part) + offset);
-    F v = rstd * (d - get<V>(x + i, part) * rstd * mean);
-    if (add) v += get<V>(add + i, part);
-    put<V>(dx + i, v, part);
-  });
 }
 
 // the weight's gradient: columns are cut among threads, rows added in order
@@ -178,10 +178,7 @@ void norm_backward_weight(const ops::RmsNormBackwardArgs& args, const KernelCont
 // value and slope of an activation
 template <class V>
 PMETAL_INLINE typename V::F sigmoid(typename V::F x) {
-  if constexpr (requires { V::sigmoid(x); })
-    return V::sigmoid(x);
-  else
-    return V::all(1) / (V::all(1) + V::exp(-x));
+  return V::sigmoid(x);
 }
 
 template <class V, ops::Activation kActivation>
@@ -216,15 +213,24 @@ PMETAL_INLINE typename V::F activate(typename V::F x, typename V::F& slope) {
 
 template <class V, class T, ops::Activation kActivation>
 void glu_rows(const ops::GluArgs& args, const KernelContext& kernel) {
+  using F = typename V::F;
   const int64_t n = args.gate.dim(1);
   for_rows(kernel, args.gate.dim(0), n, [&](int64_t r) {
     const T* gate = row_of<T>(args.gate, r);
     const T* up = args.up ? row_of<T>(args.up, r) : nullptr;
     T* y = row_of<T>(args.y, r);
-    sweep<V>(n, [&](int64_t i, auto part) {
-      typename V::F slope, v = activate<V, kActivation>(get<V>(gate + i, part), slope);
-      if (up) v = v * get<V>(up + i, part);
-      put<V>(y + i, v, part);
+    const Ahead<T> gate_ahead(args.gate, r), up_ahead(args.up, r);
+    sweep_pairs<V>(n, [&](int64_t i, auto part) {
+      constexpr int m = kVectors<decltype(part)>;
+      F g[m], u[m], slope;
+      gate_ahead.at(i), up_ahead.at(i);
+      fetch<V>(gate + i, g, part);
+      for (int k = 0; k < m; ++k) g[k] = activate<V, kActivation>(g[k], slope);
+      if (up) {
+        fetch<V>(up + i, u, part);
+        for (int k = 0; k < m; ++k) g[k] = g[k] * u[k];
+      }
+      deliver<V>(y + i, g, part);
     });
   });
 }
@@ -238,14 +244,24 @@ void glu_backward_rows(const ops::GluArgs& args, const KernelContext& kernel) {
     const T* up = args.up ? row_of<T>(args.up, r) : nullptr;
     T* dgate = args.dgate ? row_of<T>(args.dgate, r) : nullptr;
     T* dup = args.dup ? row_of<T>(args.dup, r) : nullptr;
-    sweep<V>(n, [&](int64_t i, auto part) {
-      F slope;
-      const F v = activate<V, kActivation>(get<V>(gate + i, part), slope), d = get<V>(dy + i, part);
-      if (dup) put<V>(dup + i, v * d, part);
+    const Ahead<T> gate_ahead(args.gate, r), up_ahead(args.up, r), dy_ahead(args.dy, r);
+    sweep_pairs<V>(n, [&](int64_t i, auto part) {
+      constexpr int m = kVectors<decltype(part)>;
+      F g[m], d[m], v[m], slope[m];
+      gate_ahead.at(i), up_ahead.at(i), dy_ahead.at(i);
+      fetch<V>(gate + i, g, part);
+      fetch<V>(dy + i, d, part);
+      for (int k = 0; k < m; ++k) {
+        v[k] = activate<V, kActivation>(g[k], slope[k]) * d[k];
+        slope[k] = slope[k] * d[k];
+      }
+      if (dup) deliver<V>(dup + i, v, part);
       if (!dgate) return;
-      F g = slope * d;
-      if (up) g = g * get<V>(up + i, part);
-      put<V>(dgate + i, g, part);
+      if (up) {
+        fetch<V>(up + i, v, part);
+        for (int k = 0; k < m; ++k) slope[k] = slope[k] * v[k];
+      }
+      deliver<V>(dgate + i, slope, part);
     });
   });
 }
@@ -346,61 +362,6 @@ void SimdLevel<V>::run(const ops::RopeArgs& args, const KernelContext& kernel) {
         const T* x = row_of<T>(args.x, t) + h * args.x.stride(1);
         T* y = row_of<T>(args.y, t) + h * args.y.stride(1);
         turn_head<V>(x, cos, sin, sign, half, d, y);
-      }
-    });
-  });
-}
-
-// ---- rope_append ----------------------------------------------------------------------------------------------------
-
-constexpr int64_t kWidestHead = 512;
-
-template <class V>
-const char* SimdLevel<V>::decline(const ops::RopeAppendArgs& a, const KernelContext&) {
-  if (a.cos.dtype != DType::kF32 || a.sin.dtype != DType::kF32) return "the table must be f32";
-  if (a.q.dim(2) > kWidestHead) return "the heads are too wide";
-  return decline_rows<V>({&a.q, &a.k, &a.v, &a.q_norm, &a.k_norm, &a.q_out, &a.k_pages, &a.v_pages});
-}
-
-// one head of a token: norm, where there is one, then rotation
-template <class V, class T>
-void turn_normed(const T* x, const View& norm, float eps, const float* cos, const float* sin, int64_t half, int64_t d,
-                 T* y) {
-  T normed[kWidestHead];
-  if (norm) {
-    typename V::F squares = V::all(0);
-    sweep<V>(d, [&](int64_t i, auto part) {
-      const typename V::F s = get<V>(x + i, part);
-      squares = V::fma(s, s, squares);
-    });
-    scale_by_norm<V, T>(x, V::sum(squares), norm.as<T>(), eps, 0, d, normed);
-    x = normed;
-  }
-  turn_head<V>(x, cos, sin, V::all(1), half, d, y);
-}
-
-template <class V>
-void SimdLevel<V>::run(const ops::RopeAppendArgs& args, const KernelContext& kernel) {
-  const int64_t q_heads = args.q.dim(1), kv_heads = args.k.dim(1), d = args.q.dim(2), half = args.cos.dim(1);
-  const int64_t page = args.k_pages.dim(2);
-  with_type(args.q.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto in_pages = [&](const View& pages, int64_t slot, int64_t head) {
-      return pages.as<T>() + slot / page * pages.stride(0) + head * pages.stride(1) + slot % page * pages.stride(2);
-    };
-    for_rows(kernel, args.q.dim(0), (q_heads + 2 * kv_heads) * d, [&](int64_t t) {
-      const float *cos = row_of<float>(args.cos, t), *sin = row_of<float>(args.sin, t);
-      for (int64_t h = 0; h < q_heads; ++h)
-        turn_normed<V, T>(row_of<T>(args.q, t) + h * args.q.stride(1), args.q_norm, args.eps, cos, sin, half, d,
-                          row_of<T>(args.q_out, t) + h * args.q_out.stride(1));
-      const int64_t slot = args.slots.as<int64_t>()[t * args.slots.stride(0)];
-      if (slot < 0) return;
-      PMETAL_ASSERT(slot / page < args.k_pages.dim(0), "slot {} of {} pages", slot, args.k_pages.dim(0));
-      for (int64_t h = 0; h < kv_heads; ++h) {
-        turn_normed<V, T>(row_of<T>(args.k, t) + h * args.k.stride(1), args.k_norm, args.eps, cos, sin, half, d,
-                          in_pages(args.k_pages, slot, h));
-        std::memcpy(in_pages(args.v_pages, slot, h), row_of<T>(args.v, t) + h * args.v.stride(1),
-                    static_cast<size_t>(args.v.dim(2)) * sizeof(T));
       }
     });
   });

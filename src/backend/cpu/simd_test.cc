@@ -94,6 +94,45 @@ TEST_F(Simd, Rope_and_its_inverse_are_the_plain_ones) {
       }
 }
 
+// the bits of the two ops one after the other on the same level, heads as they lie in a wider row
+TEST_F(Simd, Norm_rope_is_norm_and_rope) {
+  for (int64_t rows : kRows)
+    for (int64_t d : {24, 32, 64, 128, 256})
+      for (DType t : kTypes) {
+        const int64_t heads = 3, half = d / 2;
+        const Tensor wide = draw({rows, heads + 2, d}, t), x = with_nan(wide).narrowed(1, 1, heads), w = draw({d}, t);
+        const Tensor cos = draw({rows, half}, DType::kF32), sin = draw({rows, half}, DType::kF32);
+        const Tensor dy = with_nan(draw({rows, heads, d}, t)), y = draw({rows, heads, d}, t);
+        const Tensor flat = converted(x, t).reshaped({rows * heads, d}), turned = converted(y, t);
+        Tensor normed = converted(flat, t), dx = converted(flat, t);
+        for (size_t level = 0; level < norm_rope_cpu.candidates.size(); ++level) {
+          const float eps = 1e-6f;
+          const NormRopeArgs args{x.view(), w.view(), cos.view(), sin.view(), y.view(), eps};
+          const NormRopeBackwardArgs back{x.view(), w.view(), cos.view(), sin.view(), dy.view(), y.view(), {}, eps};
+          const auto& forward = norm_rope_cpu.candidates[level];
+          const auto& backward = norm_rope_backward_cpu.candidates[level];
+          EXPECT_EQ(takes(ctx, forward, args), takes(ctx, backward, back));
+          EXPECT_TRUE(d != 24 || !takes(ctx, forward, args));
+          if (!takes(ctx, forward, args)) continue;
+          ++compared;
+          run_candidate(ctx, rms_norm_cpu.candidates[level],
+                        RmsNormArgs{flat.view(), {}, w.view(), {}, normed.view(), eps, 0});
+          const Tensor heads_of = normed.reshaped({rows, heads, d});
+          run_candidate(ctx, rope_cpu.candidates[level],
+                        RopeArgs{heads_of.view(), turned.view(), cos.view(), sin.view(), false, false});
+          run_candidate(ctx, forward, args);
+          EXPECT_EQ(relative_error(values_of(y), values_of(turned)), 0) << forward.name << ' ' << d;
+          run_candidate(ctx, rope_cpu.candidates[level],
+                        RopeArgs{dy.view(), turned.view(), cos.view(), sin.view(), false, true});
+          const Tensor turned_rows = turned.reshaped({rows * heads, d});
+          run_candidate(ctx, rms_norm_backward_cpu.candidates[level],
+                        RmsNormBackwardArgs{flat.view(), w.view(), turned_rows.view(), dx.view(), {}, {}, eps, 0});
+          run_candidate(ctx, backward, back);
+          EXPECT_EQ(relative_error(values_of(y), values_of(dx.reshaped({rows, heads, d}))), 0) << backward.name;
+        }
+      }
+}
+
 TEST_F(Simd, Arithmetic_copies_and_fills_are_the_plain_ones) {
   sizes([&](int64_t rows, int64_t n, DType t) {
     const Tensor a = with_nan(draw({rows, n}, t));
