@@ -71,13 +71,13 @@ class Decoder final : public Model {
     ops::AttentionOptions options;
     options.mask.window = c_.window[static_cast<size_t>(layer)];
     options.scale = attention_scale();
-    options.room = nn::room_for(b.o);
+    options.room = nn::room_for(ctx, b.o);
     Tensor a = nn::attend_rotated(ctx, static_cast<int>(layer), q, k, v,
                                   {b.q_norm.value, b.k_norm.value, c_.rms_norm_eps}, rope, batch, options);
     a = ops::merge_heads(ctx, a);
     const Hidden attended = nn::add_projected(ctx, batch, residual, b.o, a);
     const auto [sum, y] = nn::project_gated(ctx, batch, attended, norm_of(b.post_norm), b.gate, b.up, c_.activation,
-                                            nn::room_for(b.down));
+                                            nn::room_for(ctx, b.down));
     return nn::add_projected(ctx, batch, sum, b.down, y[0]);
   }
 

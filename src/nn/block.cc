@@ -32,7 +32,7 @@ Projected project(Context& ctx, const Batch& batch, const Hidden& x, const Norm&
     std::vector<Tensor> y = ops::linear_group(ctx, x.residual, {&norm.weight, norm.eps}, weights);
     if (!y.empty()) return {x.residual, std::move(y)};
   }
-  const auto [sum, h] = normed(ctx, x, norm, room_for(*linears[0]));
+  const auto [sum, h] = normed(ctx, x, norm, room_for(ctx, *linears[0]));
   return {sum, forward_group(ctx, batch, linears, h)};
 }
 
@@ -42,7 +42,7 @@ Projected project_gated(Context& ctx, const Batch& batch, const Hidden& x, const
     if (const Tensor y =
             ops::linear_glu(ctx, x.residual, {&norm.weight, norm.eps}, frozen(gate), frozen(up), activation))
       return {x.residual, {y}};
-  const auto [sum, h] = normed(ctx, x, norm, room_for(gate));
+  const auto [sum, h] = normed(ctx, x, norm, room_for(ctx, gate));
   const Linear* both[] = {&gate, &up};
   const std::vector<Tensor> y = forward_group(ctx, batch, both, h);
   return {sum, {ops::glu(ctx, y[0], y[1], activation, room)}};

@@ -83,7 +83,7 @@ class Linear {
 // for it (on the CPU, for other formats).
 void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks);
 // Columns that the linears' input should have room for; 0 where it makes no difference.
-int64_t room_for(const Linear& linear);
+int64_t room_for(const Context& ctx, const Linear& linear);
 
 // Linears that share their input, called together. Those that make_room_for_updates() joined are one product with
 // their updates in it. Plain ones whose weights lie side by side on a GPU are one product,

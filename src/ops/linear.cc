@@ -72,6 +72,11 @@ quant::Weight dense_weight(const Tensor& weight) {
 
 }  // namespace
 
+int64_t spread_room(const Context& ctx, int64_t n, DType dtype) {
+  const Device device = ctx.device().is_meta() ? ctx.planned().value_or(ctx.device()) : ctx.device();
+  return device.is_cpu() && n * size_of(dtype) % 128 == 0 ? 64 / size_of(dtype) : 0;
+}
+
 Tensor linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias,
               std::optional<DType> out_dtype) {
   check_rows("linear", x, weight.in, weight.out, weight.in);

@@ -31,12 +31,8 @@ bool run(Context& ctx, const LinearGroupArgs& args) {
   return ctx.device().is_cuda() ? try_dispatch(ctx, linear_group_cuda, args) : run_fused(ctx, linear_group_cpu, args);
 }
 
-// A result that products write past a CPU's caches: rows an odd number of lines apart, which spreads them over the
-// memory's channels.
 Tensor empty_result(const Context& ctx, int64_t rows, int64_t n, DType dtype) {
-  const int64_t line = 64 / size_of(dtype);
-  const bool spreads = !ctx.device().is_cuda() && rows >= 64 && n % (2 * line) == 0;
-  return ctx.empty_rows(rows, n, dtype, spreads ? line : 0);
+  return ctx.empty_rows(rows, n, dtype, spread_room(ctx, n, dtype));
 }
 
 }  // namespace
