@@ -45,6 +45,7 @@ constexpr Shape kShapes[] = {{"qkv", 4096, 1024},   {"o", 1024, 2048},    {"gate
                              {"lora_b64", 4096, 64}};
 
 struct Options {
+  int64_t pad = 32;  // --groups: columns between rows
   std::string op = "forward", type = "bf16", level, shape;
   std::vector<int64_t> m = {1, 8, 64, 512, 2048};
   int threads = 0;
@@ -81,6 +82,8 @@ Options parse(int argc, char** argv) {
       o.super_blocks = std::atoll(value().c_str());
     else if (flag == "--depth-outer-from")
       o.depth_outer_from = std::atoll(value().c_str());
+    else if (flag == "--pad")
+      o.pad = std::atoll(value().c_str());
     else if (flag == "--cpu-time")
       use_processor_time(true);
     else if (flag == "--row-major")
@@ -413,71 +416,109 @@ void run_sweep(const Options& o, ThreadPool& pool) {
   }
 }
 
-// the products of a layer (Qwen3-0.6B) with what goes with them, in turns
-void run_groups(const Options& o, ThreadPool& pool) {
-  const cpu::FusedRows& rows = cpu::fused_rows_avx512_bf16();
-  constexpr int64_t kCopies = 16, kPad = 32;
+// The products of a layer (Qwen3-0.6B) with what goes with them, forward and backward, in turns. Rows lie `pad` columns
+// apart from where they would.
+class GroupRun {
+ public:
+  GroupRun(const Options& o, ThreadPool& pool)
+      : m_(o.m.size() == 1 ? o.m[0] : 512), pad_(o.pad), pool_(pool), workspace_(allocate_host(64 << 20)) {}
+
   struct Group {
     const char* name;
     int64_t k;
     std::vector<int64_t> n;
-    bool normed, gated, adds;
+    bool normed = false, gated = false, adds = false;
   };
-  const Group groups[] = {{"norm, q k v", 1024, {2048, 1024, 1024}, true, false, false},
-                          {"q k v", 1024, {2048, 1024, 1024}, false, false, false},
-                          {"o + residual", 2048, {1024}, false, false, true},
-                          {"o", 2048, {1024}, false, false, false},
-                          {"norm, gate up, glu", 1024, {3072, 3072}, true, true, false},
-                          {"gate up", 1024, {3072, 3072}, false, false, false},
-                          {"down + residual", 3072, {1024}, false, false, true},
-                          {"1024 packed", 1024, {80}, false, false, false},
-                          {"1024 normed", 1024, {80}, true, false, false},
-                          {"2048 packed", 2048, {80}, false, false, false},
-                          {"3072 packed", 3072, {80}, false, false, false}};
-  const int64_t m = o.m.size() == 1 ? o.m[0] : 512;
-  std::vector<cpu::LinearGroup> args;
-  std::vector<Buffer> buffers;
-  std::vector<std::vector<const std::byte*>> weights;
-  const auto matrix = [&](int64_t n) {
-    return buffers.emplace_back(random_matrix(m * (n + kPad), DType::kBF16)).data();
-  };
-  for (const Group& group : groups) {
-    cpu::LinearGroup g;
-    g.m = m, g.k = group.k, g.n_parts = static_cast<int>(group.n.size());
-    g.x = {matrix(group.k), DType::kBF16, group.k + kPad};
-    if (group.normed) g.norm = {rows.norm, matrix(group.k), 1e-6f};
-    g.is_gated = group.gated;
-    if (group.gated) g.finish = rows.glu(ops::Activation::kSilu);
-    if (group.adds) g.finish = rows.add;
-    weights.emplace_back();
+  void forward(const Group& group, int64_t rank = 0) {
+    const cpu::FusedRows& rows = cpu::fused_rows_avx512_bf16();
+    auto g = std::make_shared<cpu::LinearGroup>();
+    g->m = m_, g->k = group.k, g->n_parts = static_cast<int>(group.n.size());
+    g->x = matrix(m_, group.k);
+    if (group.normed) g->norm = {rows.norm, matrix(1, group.k).data, 1e-6f};
+    g->is_gated = group.gated;
+    if (group.gated) g->finish = rows.glu(ops::Activation::kSilu);
+    if (group.adds) g->finish = rows.add;
+    auto weights = std::make_shared<std::vector<const std::byte*>>();
     for (size_t i = 0; i < group.n.size(); ++i) {
-      const int64_t n = group.n[i];
-      g.parts[i].n = n;
-      g.parts[i].y = {matrix(n), DType::kBF16, n + kPad};
-      if (group.adds) g.parts[i].residual = {matrix(n), DType::kBF16, n + kPad};
-      weights.back().push_back(buffers.emplace_back(random_matrix(n * group.k * kCopies, DType::kBF16)).data());
+      cpu::LinearGroup::Part& part = g->parts[i];
+      part.n = group.n[i];
+      part.y = result(part.n);
+      if (group.adds) part.residual = matrix(m_, part.n);
+      if (rank > 0) part.low = {rank, matrix(m_, rank, 0), matrix(part.n, rank, 0)};
+      weights->push_back(copies(part.n * group.k));
     }
-    args.push_back(g);
-  }
-  const Buffer workspace = allocate_host(64 << 20);
-  std::vector<std::function<void()>> bodies;
-  std::vector<int64_t> turns(args.size());
-  for (size_t i = 0; i < args.size(); ++i)
-    bodies.emplace_back([&, i] {
-      cpu::LinearGroup& g = args[i];
-      const int64_t copy = turns[i]++ % kCopies;
-      for (size_t p = 0; p < static_cast<size_t>(g.n_parts); ++p)
-        g.parts[p].w = {weights[i][p] + copy * g.parts[p].n * g.k * 2, DType::kBF16};
-      linear_group(g, workspace.data(), pool);
+    add(group, 1, [this, g, weights](int64_t copy) {
+      for (size_t p = 0; p < weights->size(); ++p)
+        g->parts[p].w = {(*weights)[p] + copy * g->parts[p].n * g->k * 2, DType::kBF16};
+      linear_group(*g, workspace_.data(), pool_);
     });
-  const auto seconds = take_turns(pool, bodies, 240);
-  for (size_t i = 0; i < bodies.size(); ++i) {
-    double operations = 0;
-    for (const int64_t n : groups[i].n) operations += 2.0 * static_cast<double>(m * n * groups[i].k);
-    std::printf("%-20s best %.3f, tenth %.3f, median %.3f ms: %.0f, %.0f, %.0f GFLOP/s\n", groups[i].name,
-                seconds[i][0] * 1e3, seconds[i][24] * 1e3, seconds[i][120] * 1e3, operations / seconds[i][0] * 1e-9,
-                operations / seconds[i][24] * 1e-9, operations / seconds[i][120] * 1e-9);
   }
+  // dx of one weight [n, k]
+  void backward(const char* name, int64_t n, int64_t k, int64_t rank, bool adds) {
+    auto g = std::make_shared<cpu::LinearInputGrad>();
+    g->m = m_, g->n = n, g->k = k;
+    g->dy = matrix(m_, n);
+    g->dx = result(k);
+    if (adds) g->residual = {g->dx.data, g->dx.dtype, g->dx.stride};
+    if (rank > 0) g->low = {rank, matrix(m_, rank, 0), matrix(rank, k, 0)};
+    const std::byte* weights = copies(n * k);
+    add({name, k, {n}}, 1, [this, g, weights](int64_t copy) {
+      g->w = {weights + copy * g->n * g->k * 2, DType::kBF16};
+      linear_input_grad(*g, workspace_.data(), pool_);
+    });
+  }
+  void operator()() {
+    constexpr int kRounds = 200;
+    const auto seconds = take_turns(pool_, bodies_, kRounds);
+    for (size_t i = 0; i < bodies_.size(); ++i) {
+      const auto ms = [&](size_t at) { return seconds[i][at] * 1e3; };
+      std::printf("%-24s best %.3f, tenth %.3f, median %.3f ms: %.0f, %.0f, %.0f GFLOP/s\n", names_[i].c_str(), ms(0),
+                  ms(kRounds / 10), ms(kRounds / 2), operations_[i] / ms(0) * 1e-6,
+                  operations_[i] / ms(kRounds / 10) * 1e-6, operations_[i] / ms(kRounds / 2) * 1e-6);
+    }
+  }
+
+ private:
+  static constexpr int64_t kCopies = 16;
+  std::byte* room(int64_t elements) { return buffers_.emplace_back(random_matrix(elements, DType::kBF16)).data(); }
+  cpu::ConstMatrix matrix(int64_t rows, int64_t n) { return matrix(rows, n, pad_); }
+  cpu::ConstMatrix matrix(int64_t rows, int64_t n, int64_t pad) {
+    return {room(rows * (n + pad)), DType::kBF16, n + pad};
+  }
+  cpu::Matrix result(int64_t n) { return {room(m_ * (n + pad_)), DType::kBF16, n + pad_}; }
+  const std::byte* copies(int64_t elements) { return room(elements * kCopies); }
+  void add(const Group& group, double products, std::function<void(int64_t)> body) {
+    names_.emplace_back(group.name);
+    operations_.push_back(0);
+    for (const int64_t n : group.n) operations_.back() += products * 2 * static_cast<double>(m_ * n * group.k);
+    bodies_.emplace_back([body = std::move(body), turn = int64_t{0}]() mutable { body(turn++ % kCopies); });
+  }
+
+  int64_t m_, pad_;
+  ThreadPool& pool_;
+  Buffer workspace_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::string> names_;
+  std::vector<double> operations_;
+  std::vector<std::function<void()>> bodies_;
+};
+
+void run_groups(const Options& o, ThreadPool& pool) {
+  constexpr int64_t kRank = 16;
+  GroupRun run(o, pool);
+  run.forward({"norm, q k v", 1024, {2048, 1024, 1024}, true});
+  run.forward({"o + residual", 2048, {1024}, false, false, true});
+  run.forward({"norm, gate up, glu", 1024, {3072, 3072}, true, true});
+  run.forward({"down + residual", 3072, {1024}, false, false, true});
+  run.forward({"q with LoRA", 1024, {2048}}, kRank);
+  run.forward({"o with LoRA", 2048, {1024}}, kRank);
+  run.forward({"gate with LoRA", 1024, {3072}}, kRank);
+  run.forward({"down with LoRA", 3072, {1024}}, kRank);
+  run.backward("dx of q", 2048, 1024, kRank, true);
+  run.backward("dx of o", 1024, 2048, kRank, false);
+  run.backward("dx of gate", 3072, 1024, kRank, true);
+  run.backward("dx of down", 1024, 3072, kRank, false);
+  run();
 }
 
 // what the machine gives, and what handing work to the pool costs

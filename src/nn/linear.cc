@@ -178,7 +178,7 @@ std::vector<Tensor> forward_group(Context& ctx, const Batch& batch, std::span<co
 int64_t room_for(const Context& ctx, const Linear& linear) {
   if (linear.group) return linear.group->matrix.matrix.strides()[0] - linear.group->matrix.in;
   const quant::Weight& w = linear.weight;
-  return w.defined() && w.planes[0].dtype == DType::kBF16 ? ops::spread_room(ctx, linear.in(), DType::kBF16) : 0;
+  return w.defined() && w.planes[0].dtype == DType::kBF16 ? ctx.spread_room(linear.in(), DType::kBF16) : 0;
 }
 
 void make_room_for_updates(Context& ctx, std::span<Linear* const> linears, int index, std::span<const int64_t> ranks) {

@@ -72,11 +72,6 @@ quant::Weight dense_weight(const Tensor& weight) {
 
 }  // namespace
 
-int64_t spread_room(const Context& ctx, int64_t n, DType dtype) {
-  const Device device = ctx.device().is_meta() ? ctx.planned().value_or(ctx.device()) : ctx.device();
-  return device.is_cpu() && n * size_of(dtype) % 128 == 0 ? 64 / size_of(dtype) : 0;
-}
-
 Tensor linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias,
               std::optional<DType> out_dtype) {
   check_rows("linear", x, weight.in, weight.out, weight.in);
@@ -92,7 +87,7 @@ Tensor linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const 
                          if (Tensor sum = sink.sum_so_far(0, shape, dtype)) {
                            run_linear(c, grads[0], weight, {}, sum, true, true);
                          } else if (sink.wants(0)) {
-                           Tensor dx = c.empty(shape, dtype);
+                           Tensor dx = c.empty_spread(shape[0], shape[1], dtype);
                            run_linear(c, grads[0], weight, {}, dx, true);
                            sink.add(0, dx);
                          }

@@ -28,10 +28,6 @@ struct MatmulArgs {
 };
 PMETAL_DECLARE_KERNELS(matmul, MatmulArgs)
 
-// Columns behind rows of n that on a CPU make the rows lie an odd number of cache lines apart: products then read tiles
-// of 16 rows where they lie, and results are spread over the memory's channels. 0 elsewhere.
-int64_t spread_room(const Context& ctx, int64_t n, DType dtype);
-
 // Frozen weight: gradient flows to x alone. `out_dtype` defaults to x's.
 Tensor linear(Context& ctx, const Tensor& x, const quant::Weight& weight, const Tensor& bias = {},
               std::optional<DType> out_dtype = {});

@@ -31,10 +31,6 @@ bool run(Context& ctx, const LinearGroupArgs& args) {
   return ctx.device().is_cuda() ? try_dispatch(ctx, linear_group_cuda, args) : run_fused(ctx, linear_group_cpu, args);
 }
 
-Tensor empty_result(const Context& ctx, int64_t rows, int64_t n, DType dtype) {
-  return ctx.empty_rows(rows, n, dtype, spread_room(ctx, n, dtype));
-}
-
 }  // namespace
 
 std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput& norm,
@@ -43,7 +39,7 @@ std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput&
   LinearGroupArgs args = arguments(x, norm, weights);
   std::vector<Tensor> all;
   for (size_t i = 0; i < weights.size(); ++i) {
-    all.push_back(empty_result(ctx, x.dim(0), weights[i].weight->out, x.dtype()));
+    all.push_back(ctx.empty_spread(x.dim(0), weights[i].weight->out, x.dtype()));
     args.y[i] = all.back().view();
   }
   if (!run(ctx, args)) return {};
@@ -57,7 +53,7 @@ Tensor linear_glu(Context& ctx, const Tensor& x, const NormInput& norm, const We
           up.weight->out);
   const WeightAndBias weights[] = {gate, up};
   LinearGroupArgs args = arguments(x, norm, weights);
-  const Tensor y = empty_result(ctx, x.dim(0), gate.weight->out, x.dtype());
+  const Tensor y = ctx.empty_spread(x.dim(0), gate.weight->out, x.dtype());
   args.y[0] = y.view();
   args.is_gated = true;
   args.activation = activation;

@@ -52,7 +52,7 @@ void input_gradient(Context& c, GradSink& sink, const Tensor& dy, const quant::W
   const Shape shape{dy.dim(0), weight.in};
   const Tensor sum = sink.sum_so_far(0, shape, dy.dtype());
   if (!sum.defined() && !sink.wants(0)) return;
-  const Tensor dx = sum.defined() ? sum : c.empty(shape, dy.dtype());
+  const Tensor dx = sum.defined() ? sum : c.empty_spread(shape[0], shape[1], dy.dtype());
   const bool done = run_low(c, dy, weight, {}, du, a, dx, true, sum.defined());
   PMETAL_ASSERT(done, "[linear_lora] forward, but not backward");
   if (!sum.defined()) sink.add(0, dx);

@@ -66,6 +66,16 @@ class Context {
   Tensor empty_rows(int64_t rows, int64_t n, DType dtype, int64_t room) const {
     return with_room(allocator_->allocate(rows * (n + room) * size_of(dtype)), rows, n, room, dtype);
   }
+  // Columns behind rows of n that on a CPU make the rows lie an odd number of cache lines apart: products then read
+  // tiles of 16 rows where they lie, and results are spread over the memory's channels. 0 elsewhere.
+  int64_t spread_room(int64_t n, DType dtype) const {
+    const Device device = device_.is_meta() ? planned_.value_or(device_) : device_;
+    return device.is_cpu() && dtype == DType::kBF16 && n % 64 == 0 ? 32 : 0;
+  }
+  // [rows, n] that products read or make
+  Tensor empty_spread(int64_t rows, int64_t n, DType dtype) const {
+    return empty_rows(rows, n, dtype, spread_room(n, dtype));
+  }
   // True when an op must record itself: there is a tape and an input takes part in differentiation.
   bool records(std::initializer_list<const Tensor*> inputs) const {
     if (!tape_) return false;

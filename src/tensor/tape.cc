@@ -64,8 +64,9 @@ Tensor GradSink::sum_so_far(int input, const Shape& shape, DType dtype) const {
   const Variable* variable = inputs_[static_cast<size_t>(input)].get();
   if (!variable || variable->is_leaf || !variable->grad.defined()) return {};
   const Tensor& grad = variable->grad;
-  const bool fits = grad.dtype() == dtype && grad.numel() == shape.numel() && grad.is_contiguous();
-  return fits && grad.buffer().use_count() == 1 ? grad.reshaped(shape) : Tensor();
+  if (grad.dtype() != dtype || grad.buffer().use_count() != 1) return {};
+  if (grad.shape() == shape && shape.rank() == 2 && grad.strides()[1] == 1) return grad.detached();
+  return grad.numel() == shape.numel() && grad.is_contiguous() ? grad.reshaped(shape) : Tensor();
 }
 
 void Tape::record(const char* op, std::span<const Tensor* const> inputs, std::span<Tensor* const> outputs,

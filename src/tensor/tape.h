@@ -66,10 +66,11 @@ class GradSink {
   // A tensor for an activation's gradient: place(), else a new one.
   Tensor empty_for(int input, const Shape& shape, DType dtype) const {
     const Tensor t = place(input, shape, dtype);
-    return t.defined() ? t : ctx_.empty(shape, dtype);
+    if (t.defined()) return t;
+    return shape.rank() == 2 ? ctx_.empty_spread(shape[0], shape[1], dtype) : ctx_.empty(shape, dtype);
   }
-  // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a contiguous
-  // tensor of this shape and dtype; a product then adds to it in its epilogue. Undefined: use add().
+  // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a tensor of
+  // this shape and dtype with dense rows; a product then adds to it in its epilogue. Undefined: use add().
   Tensor sum_so_far(int input, const Shape& shape, DType dtype) const;
 
  private:
