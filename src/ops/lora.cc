@@ -32,6 +32,34 @@ void parameter_gradient(Context& ctx, GradSink& sink, int input, const Tensor& l
   sink.add(input, g);
 }
 
+// du = scale · dy · B and dB += dyᵀ · u, both from one pass over dy where a kernel does that
+void low_gradients(Context& c, GradSink& sink, int input, const Tensor& dy, const Tensor& u, const Tensor& b,
+                   const Tensor& du, float scale) {
+  LowGradArgs args;
+  args.m = dy.view(), args.alpha = scale;
+  args.w = b.view(), args.out = du.view();
+  const Tensor to = sink.destination(input);
+  const bool direct = to.defined() && to.is_contiguous();
+  if (direct) args.v = u.view(), args.g = to.reshaped(b.shape()).view();
+  if (!run_fused(c, low_grad_cpu, args)) {
+    multiply(c, dy, false, b, false, du, scale, false);
+    return parameter_gradient(c, sink, input, dy, u, b.shape());
+  }
+  if (!direct) parameter_gradient(c, sink, input, dy, u, b.shape());
+}
+
+// dA += duᵀ · x
+void low_input_gradient(Context& c, GradSink& sink, int input, const Tensor& du, const Tensor& x, const Shape& shape) {
+  const Tensor to = sink.destination(input);
+  if (to.defined() && to.is_contiguous()) {
+    const Tensor as = to.reshaped(shape);
+    LowGradArgs args;
+    args.m = x.view(), args.v = du.view(), args.g = as.view(), args.g_is_turned = true;
+    if (run_fused(c, low_grad_cpu, args)) return;
+  }
+  parameter_gradient(c, sink, input, du, x, shape);
+}
+
 LinearLowArgs low_args(const Tensor& x, const quant::Weight& weight, const Tensor& bias, const Tensor& low_x,
                        const Tensor& low_w, const Tensor& y, bool transposed, bool accumulate) {
   LinearLowArgs args;
@@ -92,9 +120,8 @@ Tensor linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, c
           Context& c, std::span<const Tensor> g, GradSink& sink) {
         const Tensor& dy = g[0];
         const Tensor du = c.empty({dy.dim(0), a.dim(0)}, dy.dtype());
-        multiply(c, dy, false, b, false, du, scale, false);
-        parameter_gradient(c, sink, 3, dy, u, b.shape());
-        if (sink.wants(2)) parameter_gradient(c, sink, 2, du, x_low.get(c), a.shape());
+        low_gradients(c, sink, 3, dy, u, b, du, scale);
+        if (sink.wants(2)) low_input_gradient(c, sink, 2, du, x_low.get(c), a.shape());
         if (is_same) return input_gradient(c, sink, dy, weight, du, a);
         if (sink.wants(1)) {
           const Tensor dx_low = c.empty({dy.dim(0), a.dim(1)}, dy.dtype());

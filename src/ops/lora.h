@@ -17,6 +17,19 @@ struct LinearLowArgs {
 // Fused, on the CPU alone (AMX); where no candidate takes the arguments the caller runs the ops that it stands for.
 extern const KernelList<LinearLowArgs> linear_low_cpu;
 
+// What the gradients of a low-rank update need of a wide matrix m [T, N], in one pass over it:
+//   out [T, r] = alpha · m · w,                w [N, r], or when w_is_turned [r, N]
+//   g [N, r], or when g_is_turned [r, N] += mᵀ · v,    f32; v [T, r]
+// Each where its views are given.
+struct LowGradArgs {
+  View m;
+  View w, out;
+  View v, g;
+  bool w_is_turned = false, g_is_turned = false;
+  float alpha = 1;
+};
+extern const KernelList<LowGradArgs> low_grad_cpu;  // AMX alone; else two products do the same
+
 // What a Linear with a frozen weight and a low-rank update gives, as one op: x · Wᵀ + bias + scale · (x_low Aᵀ) Bᵀ.
 // x_low is x, or x after dropout. Neither y nor dx goes to memory twice. Undefined when no kernel of the device takes
 // it (GPUs, other formats and types): then linear and lora do the same with a rounding more. has_linear_lora() says so
