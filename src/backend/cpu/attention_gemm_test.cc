@@ -378,22 +378,52 @@ TEST(Attention_tiles, Spans_equal_the_plain_kernel_and_do_not_change_bits) {
 TEST(Attention_tiles, Values_that_few_rows_do_not_see_reach_nobody) {
   Context ctx = make_context(1);
   PhiloxStream rng(13, RngPurpose::kInit);
-  const int64_t n = 70, d = 32, m = 4;
+  const int64_t n = 70, d = 32;
+  for (const int64_t m : {2, 4})  // rows for vectors and for tiles
+    for (bool emulated : tile_kinds()) {
+      const Tensor q = random_tensor(rng, {m, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
+      const Tensor v = random_tensor(rng, {n, 1, d}, DType::kBF16), out = converted(q, DType::kBF16);
+      const Tensor clean = converted(q, DType::kBF16), cu_q = ids_of({0, static_cast<int32_t>(m)}),
+                   cu_k = ids_of({0, n}), length = ids_of({n});
+      AttentionArgs args;
+      args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = clean.view();
+      args.cu_q = cu_q.view(), args.cu_k = cu_k.view(), args.kv_len = length.view();
+      args.scale = 0.2f;
+      run_tiles(ctx, args, emulated);
+      for (int64_t i = 0; i < d; ++i)
+        v.data<uint16_t>()[(n - m / 2) * d + i] = i % 2 ? 0x7fc0 : 0xff80;  // NaN, -infinity
+      args.out = out.view();
+      run_tiles(ctx, args, emulated);
+      EXPECT_TRUE(same_bits(converted(out.narrowed(0, 0, m / 2), DType::kBF16),
+                            converted(clean.narrowed(0, 0, m / 2), DType::kBF16)));
+      for (const double x : values_of(converted(out.narrowed(0, m / 2, m / 2), DType::kBF16)))
+        EXPECT_FALSE(std::isfinite(x));
+    }
+}
+
+// Weights and values so small that their products are subnormal, which tiles take for zero: prefill and decode
+TEST(Attention_tiles, Bits_of_subnormals_do_not_depend_on_cutting) {
+  Context ctx = make_context(1);
+  PhiloxStream rng(17, RngPurpose::kInit);
+  const int64_t n = 170, d = 64;
   for (bool emulated : tile_kinds()) {
-    const Tensor q = random_tensor(rng, {m, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
+    const Tensor q = random_tensor(rng, {n, 2, d}, DType::kBF16), k = random_tensor(rng, {n, 1, d}, DType::kBF16);
     const Tensor v = random_tensor(rng, {n, 1, d}, DType::kBF16), out = converted(q, DType::kBF16);
-    const Tensor clean = converted(q, DType::kBF16), cu_q = ids_of({0, m}), cu_k = ids_of({0, n}), length = ids_of({n});
+    for (int64_t i = 0; i < n * d; ++i)  // 2^-130 to 2^-112 of either sign
+      v.data<uint16_t>()[i] = static_cast<uint16_t>(rng.below(2) << 15 | rng.below(16) << 7 | rng.below(128));
+    const Tensor cu = ids_of({0, n}), length = ids_of({n});
     AttentionArgs args;
-    args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = clean.view();
-    args.cu_q = cu_q.view(), args.cu_k = cu_k.view(), args.kv_len = length.view();
-    args.scale = 0.2f;
+    args.q = q.view(), args.k = k.view(), args.v = v.view(), args.out = out.view();
+    args.cu_q = args.cu_k = cu.view(), args.kv_len = length.view();
+    args.scale = 3;
     run_tiles(ctx, args, emulated);
-    for (int64_t i = 0; i < d; ++i) v.data<uint16_t>()[68 * d + i] = i % 2 ? 0x7fc0 : 0xff80;  // NaN, -infinity
-    args.out = out.view();
-    run_tiles(ctx, args, emulated);
-    EXPECT_TRUE(
-        same_bits(converted(out.narrowed(0, 0, 2), DType::kBF16), converted(clean.narrowed(0, 0, 2), DType::kBF16)));
-    for (const double x : values_of(converted(out.narrowed(0, 2, 2), DType::kBF16))) EXPECT_FALSE(std::isfinite(x));
+    for (const int64_t rows : {1, 2, 6}) {
+      const Tensor some = q.narrowed(0, n - rows, rows), part = converted(some, DType::kBF16);
+      const Tensor cu_q = ids_of({0, static_cast<int32_t>(rows)});
+      args.q = some.view(), args.out = part.view(), args.cu_q = cu_q.view();
+      run_tiles(ctx, args, emulated);
+      EXPECT_TRUE(same_bits(part, converted(out.narrowed(0, n - rows, rows), DType::kBF16))) << rows << ' ' << emulated;
+    }
   }
 }
 

@@ -122,7 +122,7 @@ inline bool all_finite(const char* values, int64_t count) {
   const __m512i exponent = _mm512_set1_epi16(0x7f80);
   __mmask32 bad = 0;
   for (int64_t i = 0; i < count; i += 32)
-    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_load_si512(values + i * 2), exponent), exponent);
+    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(values + i * 2), exponent), exponent);
   return bad == 0;
 }
 

@@ -15,6 +15,7 @@
 
 #include "backend/cpu/attention_blocks.h"
 #include "backend/cpu/attention_span.h"
+#include "backend/cpu/attention_vectors.h"
 #include "backend/cpu/plain.h"
 
 namespace pmetal::cpu {
@@ -384,11 +385,18 @@ class AttentionStrips {
       j_ = range.begin / kKeys * kKeys;
       block();
     }
-    void step(int64_t lines) {
-      for (; lines > 0 && left_ > 0; --lines) {
-        _mm_prefetch(at_, _MM_HINT_T1);
-        at_ += 64;
-        if (at_ == end_) row();
+    static constexpr int64_t kStep = 1024;  // bytes
+    void step() {
+      if (end_ - at_ > kStep) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kStep; i += 64) _mm_prefetch(at_ + i, _MM_HINT_T1);
+        at_ += kStep;
+      } else {
+        for (int64_t i = 0; i < kStep && left_ > 0; i += 64) {
+          _mm_prefetch(at_, _MM_HINT_T1);
+          at_ += 64;
+          if (at_ == end_) row();
+        }
       }
     }
 
@@ -432,7 +440,8 @@ class AttentionStrips {
     Tiles& tiles;
     AttentionSequence sequence;
     int64_t kv_head;
-    static constexpr int64_t kAhead = 256;  // lines
+    static constexpr int64_t kAhead = 16;      // steps of Ahead
+    static constexpr int64_t kVectorRows = 4;  // up to which P V is left to vector registers
 
     int64_t used() const { return sequence.rows * a.group_; }
 
@@ -469,7 +478,7 @@ class AttentionStrips {
       std::fill_n(part.sums, used(), RowSum{});
       if (seen.begin >= seen.end) return;
       Ahead ahead(a, sequence, kv_head, base, seen);
-      ahead.step(kAhead);
+      for (int64_t i = 0; i < kAhead; ++i) ahead.step();
       const int64_t j0 = seen.begin / kKeys * kKeys, j1 = padded(seen.end, kKeys);
       for (int64_t j = j0; j < j1; j += kKeys) scores(base, j, ahead);
       const ScoreScale scale = a.score_scale();
@@ -477,10 +486,19 @@ class AttentionStrips {
         const KeyRange own = a.row_in(w, i, base);
         part.sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, j0 / kUnit, j1 / kUnit}, scale);
       }
-      float* o = part.o == w.o_span ? part.o : w.spare;  // [16, d_v]: more rows than a part has
-      std::fill_n(o, kLanes * a.o_row(), 0.f);
-      for (int64_t j = j0; j < j1; j += kKeys) values(base, j, o, ahead);
-      if (o != part.o) std::copy_n(o, used() * a.o_row(), part.o);
+      std::fill_n(part.o, used() * a.o_row(), 0.f);
+      if (used() <= kVectorRows) {
+        {
+          const FlushSubnormals scope;
+          for (int64_t j = j0; j < j1; j += kKeys) values(base, j, part.o, ahead);
+        }
+        for (int64_t i = 0; i < used(); ++i) to_tile_order(part.o + i * a.o_row(), a.d_v_);
+        return;
+      }
+      const auto rows = static_cast<int>(used());
+      tiles.configure(rows, rows);  // of P and O: the products take a third of the time
+      for (int64_t j = j0; j < j1; j += kKeys) values(base, j, part.o, ahead);
+      tiles.configure(16, 16);
     }
 
     void scores(int64_t base, int64_t j, Ahead& ahead) {
@@ -497,16 +515,16 @@ class AttentionStrips {
         tiles.template load<6>(w.q + d / 32 * kTileBytes, 64);
         tiles.template load<4>(rows, stride);
         tiles.template dot<0, 4, 6>();
-        ahead.step(16);
+        ahead.step();
         tiles.template load<5>(rows + 16 * stride, stride);
         tiles.template dot<1, 5, 6>();
-        ahead.step(16);
+        ahead.step();
         tiles.template load<4>(rows + 32 * stride, stride);
         tiles.template dot<2, 4, 6>();
-        ahead.step(16);
+        ahead.step();
         tiles.template load<5>(rows + 48 * stride, stride);
         tiles.template dot<3, 5, 6>();
-        ahead.step(16);
+        ahead.step();
       }
       char* columns = reinterpret_cast<char*>(w.columns);
       tiles.template store<0>(columns, 64);
@@ -517,39 +535,59 @@ class AttentionStrips {
         a.types_.kernels.transpose16(columns + i * kTileBytes, 64, w.s + j + i * 16, kScoreRow * 4);
     }
 
-    // o [16, d_v] += P V of a block
+    // o [rows, d_v] += P V of a block
     void values(int64_t base, int64_t j, float* o, Ahead& ahead) {
       const int64_t keys = std::min(kKeys, sequence.keys - base - j);
       const BlockRows v(a.types_, a.args_.v, key_block(a.args_, a.args_.v, sequence.index, kv_head, (base + j) / kKeys),
                         keys, a.d_v_, w.stage);
       bool partial = false;
       for (int64_t i = 0; i < used(); ++i) partial |= w.begin[i] > base + j || w.end[i] < base + j + keys;
-      for (int64_t i = 0; i < kKeys; i += kUnit) {
-        ahead.step(a.d_v_ / 2);  // as many lines as are read
-        pack_unit_of_values(v.data + i * v.stride * 2, v.stride * 2, a.d_v_, w.v + i * a.d_v_ * 2, 2 * kTileBytes);
-      }
-      const char* p = reinterpret_cast<const char*>(w.s + j);
-      if (!partial || all_finite(w.v, kKeys * a.d_v_)) return add(p, w.v, o);
-      float* sums = w.o_before;  // as in Many::clean
-      std::copy_n(o, kLanes * a.o_row(), sums);
+      const bool clean = partial && !finite(v.data, v.stride * 2);
+      if (!clean) return add(j, v.data, v.stride * 2, o, ahead);
+      std::copy_n(o, used() * a.o_row(), w.o_before);  // as in Many::clean
       for (int64_t i = 0; i < used(); ++i) {
-        const char* rows = a.seen_rows(v.data, v.stride * 2, w, i, base + j);
-        for (int64_t k = 0; k < kKeys; k += kUnit)
-          pack_unit_of_values(rows + k * a.d_v_ * 2, a.d_v_ * 2, a.d_v_, w.v + k * a.d_v_ * 2, 2 * kTileBytes);
-        std::copy_n(sums, kLanes * a.o_row(), w.o_after);
-        add(p, w.v, w.o_after);
+        std::copy_n(w.o_before, used() * a.o_row(), w.o_after);
+        add(j, a.seen_rows(v.data, v.stride * 2, w, i, base + j), a.d_v_ * 2, w.o_after, ahead);
         std::copy_n(w.o_after + i * a.o_row(), a.d_v_, o + i * a.o_row());
       }
     }
+    bool finite(const char* rows, int64_t stride) const {
+      bool all = true;
+      for (int64_t j = 0; j < kKeys; ++j) all = all && all_finite(rows + j * stride, a.d_v_);
+      return all;
+    }
 
-    void add(const char* p, const char* v, float* o) {
+    void add(int64_t j, const char* v, int64_t stride, float* o, Ahead& ahead) {
+      used() <= kVectorRows ? add_by_vectors(j, v, stride, o, ahead) : add_by_tiles(j, v, stride, o, ahead);
+    }
+    void add_by_vectors(int64_t j, const char* v, int64_t stride, float* o, Ahead& ahead) {
+      for (int64_t u = 0; u < kKeys; u += kUnit) {
+        alignas(64) float factors[kVectorRows * kFactorsOfUnit];
+        for (int64_t i = 0; i < used(); ++i) widen_unit(w.s + i * kScoreRow + j + u, factors + i * kFactorsOfUnit);
+        int64_t i = 0;
+        for (; i + 2 <= used(); i += 2)
+          add_unit_of_values<2>(factors + i * kFactorsOfUnit, kFactorsOfUnit, v + u * stride, stride, a.d_v_,
+                                o + i * a.o_row(), a.o_row(), ahead);
+        if (i < used())
+          add_unit_of_values<1>(factors + i * kFactorsOfUnit, kFactorsOfUnit, v + u * stride, stride, a.d_v_,
+                                o + i * a.o_row(), a.o_row(), ahead);
+      }
+    }
+
+    void add_by_tiles(int64_t j, const char* v, int64_t v_stride, float* o, Ahead& ahead) {
+      for (int64_t i = 0; i < kKeys; i += kUnit)
+        for (int64_t d = 0; d < a.d_v_; d += 32) {
+          pack_unit_of_values(v + i * v_stride + d * 2, v_stride, 32, w.v + (i * a.d_v_ + d * kUnit) * 2, 0);
+          ahead.step();
+        }
+      const char* p = reinterpret_cast<const char*>(w.s + j);
       const int64_t stride = a.o_row() * 4;
       for (int64_t d = 0; d < a.d_v_; d += 32) {
         char* c = reinterpret_cast<char*>(o + d);
         tiles.template load<0>(c, stride);
         tiles.template load<1>(c + 64, stride);
         for (int64_t u = 0; u < kKeys / kUnit; ++u) {
-          const char* at = v + u * kUnit * a.d_v_ * 2 + d / 16 * kTileBytes;
+          const char* at = w.v + u * kUnit * a.d_v_ * 2 + d / 16 * kTileBytes;
           tiles.template load<4>(p + u * kUnit * 4, kRow);
           tiles.template load<6>(at, 64);
           tiles.template dot<0, 4, 6>();
@@ -558,6 +596,7 @@ class AttentionStrips {
           tiles.template load<5>(p + u * kUnit * 4 + 64, kRow);
           tiles.template dot<0, 5, 6>();
           tiles.template dot<1, 5, 7>();
+          ahead.step();
         }
         tiles.template store<0>(c, stride);
         tiles.template store<1>(c + 64, stride);
