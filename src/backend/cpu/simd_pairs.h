@@ -61,6 +61,24 @@ PMETAL_INLINE void deliver(T* p, const typename V::F* v, P part) {
     V::store(p, v[0]), V::store(p + V::kWidth, v[1]);
   }
 }
+// Whether whole lines of v go past the caches: it is more than stays in them until somebody reads it. The store of a
+// line that is not in a cache fetches it else. Who stores so ends with settle_past.
+template <class V, class T>
+bool goes_past(const View& v) {
+  if constexpr (!kSplitsLines<V, T>) return false;
+  constexpr int64_t kBytes = 1 << 20, kLine = 64;
+  return v && v.dim(0) * v.dim(1) * size_of(v.dtype) >= kBytes && reinterpret_cast<uintptr_t>(v.data) % kLine == 0 &&
+         v.stride(0) * size_of(v.dtype) % kLine == 0;
+}
+template <class V, class T, class P>
+PMETAL_INLINE void deliver(T* p, const typename V::F* v, P part, bool past) {
+  if constexpr (std::is_same_v<P, Both> && kSplitsLines<V, T>)
+    if (past) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), V::join(v));
+  deliver<V>(p, v, part);
+}
+inline void settle_past(bool past) {
+  if (past) _mm_sfence();
+}
 template <class V, class T, class P>
 PMETAL_INLINE void round_all(typename V::F* v, P) {
   if constexpr (std::is_same_v<P, Both> && kSplitsLines<V, T>)

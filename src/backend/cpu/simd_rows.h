@@ -215,6 +215,7 @@ template <class V, class T, ops::Activation kActivation>
 void glu_rows(const ops::GluArgs& args, const KernelContext& kernel) {
   using F = typename V::F;
   const int64_t n = args.gate.dim(1);
+  const bool past = goes_past<V, T>(args.y);
   for_rows(kernel, args.gate.dim(0), n, [&](int64_t r) {
     const T* gate = row_of<T>(args.gate, r);
     const T* up = args.up ? row_of<T>(args.up, r) : nullptr;
@@ -230,8 +231,9 @@ void glu_rows(const ops::GluArgs& args, const KernelContext& kernel) {
         fetch<V>(up + i, u, part);
         for (int k = 0; k < m; ++k) g[k] = g[k] * u[k];
       }
-      deliver<V>(y + i, g, part);
+      deliver<V>(y + i, g, part, past);
     });
+    settle_past(past);
   });
 }
 
@@ -239,6 +241,7 @@ template <class V, class T, ops::Activation kActivation>
 void glu_backward_rows(const ops::GluArgs& args, const KernelContext& kernel) {
   using F = typename V::F;
   const int64_t n = args.gate.dim(1);
+  const bool past = goes_past<V, T>(args.dgate) && goes_past<V, T>(args.dup);
   for_rows(kernel, args.gate.dim(0), n, [&](int64_t r) {
     const T *gate = row_of<T>(args.gate, r), *dy = row_of<T>(args.dy, r);
     const T* up = args.up ? row_of<T>(args.up, r) : nullptr;
@@ -255,14 +258,15 @@ void glu_backward_rows(const ops::GluArgs& args, const KernelContext& kernel) {
         v[k] = activate<V, kActivation>(g[k], slope[k]) * d[k];
         slope[k] = slope[k] * d[k];
       }
-      if (dup) deliver<V>(dup + i, v, part);
+      if (dup) deliver<V>(dup + i, v, part, past);
       if (!dgate) return;
       if (up) {
         fetch<V>(up + i, v, part);
         for (int k = 0; k < m; ++k) slope[k] = slope[k] * v[k];
       }
-      deliver<V>(dgate + i, slope, part);
+      deliver<V>(dgate + i, slope, part, past);
     });
+    settle_past(past);
   });
 }
 

@@ -1,5 +1,7 @@
 // The vector kernels of row ops against the plain ones: odd sizes, no rows, NaN, both types, every level of the
 // machine.
+#include <array>
+
 #include "backend/cpu/candidate_testing.h"
 #include "ops/activation.h"
 #include "ops/embedding.h"
@@ -78,6 +80,31 @@ TEST_F(Simd, Glu_and_its_backward_are_the_plain_ones) {
       });
     }
   });
+}
+
+// results of 1 MiB and more go past the caches, whole lines at a time; rows that begin within a line do not
+TEST_F(Simd, Glu_of_many_rows_is_the_plain_one) {
+  const int64_t rows = 700, n = 801;
+  for (DType t : kTypes)
+    for (int64_t stride : {832, 833}) {
+      const auto wide = [&] { return draw({rows, stride}, t).narrowed(1, 0, n); };
+      const Tensor gate = wide(), up = wide(), dy = wide(), y = wide(), dgate = wide(), dup = wide();
+      const GluArgs forward{gate.view(), up.view(), y.view(), {}, {}, {}, Activation::kSilu};
+      const GluArgs backward{gate.view(), up.view(), {}, dy.view(), dgate.view(), dup.view(), Activation::kSilu};
+      const auto results = [&](size_t level) {
+        run_candidate(ctx, glu_cpu.candidates[level], forward);
+        run_candidate(ctx, glu_backward_cpu.candidates[level], backward);
+        return std::array{values_of(y), values_of(dgate), values_of(dup)};
+      };
+      const auto expected = results(glu_cpu.candidates.size() - 1);
+      for (size_t level = 0; level + 1 < glu_cpu.candidates.size(); ++level) {
+        if (!takes(ctx, glu_cpu.candidates[level], forward)) continue;
+        ++compared;
+        const auto got = results(level);
+        for (size_t i = 0; i < 3; ++i)
+          EXPECT_LE(relative_error(got[i], expected[i]), t == DType::kBF16 ? 0x1p-7 : kTight) << i;
+      }
+    }
 }
 
 TEST_F(Simd, Rope_and_its_inverse_are_the_plain_ones) {
