@@ -6,7 +6,8 @@
 //     for each block of 64 keys that one of them sees, for each 32 lanes:
 //       Sᵀ = K Qᵀ, dPᵀ = V dOᵀ [64, 32]
 //       P = e^(S − lse), dS = P (dP − D)     a row of keys is a row of an A tile, two of them are a line of a B tile
-//     and dV += P dO, dK += dS Q [64, d],  dQᵀ [d, 32] += Kᵀ dSᵀ
+//     and dV += P dO, dK += dS Q [64, d]
+//     after four blocks dQᵀ [d, 32] += Kᵀ dSᵀ, so that sums stay in tiles for longer
 // so that nothing but the inputs is transposed. Sums are kept in f32, dQ for the strip, dK and dV for the sequence;
 // each element is one chain in order of keys or queries. Scale is applied to dQ and dK at the end.
 #pragma once
@@ -15,6 +16,7 @@
 #include <limits>
 
 #include "backend/cpu/attention_blocks.h"
+#include "backend/cpu/attention_span.h"
 #include "backend/cpu/lane_tiles.h"
 #include "backend/cpu/plain.h"
 
@@ -49,6 +51,7 @@ class AttentionBackwardLanes {
  private:
   static constexpr int64_t kKeys = ops::kAttentionBlock, kUnit = 2 * kLanes, kUnits = 4, kStrip = kUnits * kUnit;
   static constexpr int64_t kUnitBytes = kKeys * kUnit * 2;  // of p or ds of 32 lanes
+  static constexpr int64_t kWaiting = 4;                    // blocks whose ds is kept for dQ
   using F = __m512;
 
   struct Scratch {
@@ -72,7 +75,7 @@ class AttentionBackwardLanes {
     w.stage = c.take<char>(kKeys * std::max(d_k_, d_v_) * 2);
     w.p = c.take<char>(kUnits * kUnitBytes);
     w.ds = c.take<char>(kUnits * kUnitBytes);
-    w.ds_columns = c.take<char>(kUnits * kUnitBytes);
+    w.ds_columns = c.take<char>(kWaiting * kUnits * kUnitBytes);
     w.s = c.take<float>(std::max(kKeys * kUnit, kLanes * d_k_));
     w.dp = c.take<float>(kKeys * kUnit);
     w.dq = c.take<float>(lanes * d_k_);
@@ -105,6 +108,16 @@ class AttentionBackwardLanes {
     Lane lanes[kStrip] = {};                  // of the strip
     int64_t n = 0;                            // how many of them are used
     int64_t units[kUnits] = {}, n_units = 0;  // the 32 lanes each that see something of the block
+    int64_t halves[kUnits] = {};              // 1: of its first 32 keys alone
+    struct Waiting {                          // for dQ
+      int64_t base = 0;
+      int64_t halves[kUnits] = {};  // 0: nothing
+    };
+    Waiting waiting[kWaiting] = {};
+    int64_t n_waiting = 0;
+    // the rows of the next strip, fetched while this one is worked on
+    int64_t next_row = 0, next_head = 0, next_lanes = 0, fetched_at_once = 0;
+    int64_t written = 0, written_at_once = 0;  // rows of dq, likewise
 
     void operator()() {
       const int64_t blocks = (sequence.keys + kKeys - 1) / kKeys;
@@ -126,7 +139,13 @@ class AttentionBackwardLanes {
         rows_of_lanes();
         std::fill_n(w.dq, padded(n, kUnit) * a.d_k_, 0.f);
         const int64_t begin = *std::min_element(w.begin, w.begin + n), end = *std::max_element(w.end, w.end + n);
+        const int64_t steps =
+            std::max<int64_t>(1, (end + kKeys - 1) / kKeys - begin / kKeys) * ((n + kUnit - 1) / kUnit);
+        next_row = row, next_head = head, next_lanes = std::min(kStrip, all - first - n);
+        fetched_at_once = (next_lanes + steps - 1) / steps;
+        written = 0, written_at_once = (n + steps - 1) / steps;
         for (int64_t b = begin / kKeys; b * kKeys < end; ++b) block(b);
+        add_queries();
         finish_queries();
       }
       const int64_t key = a.f_.cu_k.template as<int32_t>()[sequence.index];
@@ -139,6 +158,21 @@ class AttentionBackwardLanes {
     }
     const char* row_of(const View& v, int64_t lane) const {
       return static_cast<const char*>(v.data) + offset_of(v, lane) * 2;
+    }
+
+    void fetch_next() {
+      for (int64_t i = std::min(written_at_once, n - written); i > 0; --i, ++written)
+        fetch_to_write(static_cast<const BF16*>(a.args_.dq.data) + offset_of(a.args_.dq, written), a.d_k_);
+      for (int64_t i = std::min(fetched_at_once, next_lanes); i > 0; --i, --next_lanes) {
+        const int64_t head = kv_head * a.group_ + next_head;
+        for (const View* v : {&a.f_.q, &a.f_.out, &a.args_.dout}) {
+          const char* at = static_cast<const char*>(v->data) + (next_row * v->stride(0) + head * v->stride(1)) * 2;
+          for (int64_t c = 0; c < v->dim(2) * 2; c += 64) _mm_prefetch(at + c, _MM_HINT_T1);
+        }
+        if (++next_head < a.group_) continue;
+        ++next_row;
+        next_head = 0;
+      }
     }
 
     // across: for each 16 lanes B tiles [16 pairs of d][16 lanes]; along: for each 32 lanes B tiles [16 pairs of
@@ -173,7 +207,7 @@ class AttentionBackwardLanes {
       for (int64_t i = 0; i < n; ++i) {
         if (i + 4 < n)
           for (int64_t c = 0; c < a.d_v_ * 2; c += 64) _mm_prefetch(row_of(a.f_.out, i + 4) + c, _MM_HINT_T0);
-        w.lse[i] = a.f_.lse.template as<float>()[offset_of(a.f_.lse, i)];
+        w.lse[i] = a.f_.lse.template as<float>()[offset_of(a.f_.lse, i)] * kLog2E;
         w.delta[i] = rows.dot(row_of(a.f_.out, i), row_of(a.args_.dout, i), a.d_v_, DType::kBF16);
         const KeyRange seen = visible(a.f_.mask, sequence.query_of(lanes[i].row), sequence.keys);
         w.begin[i] = static_cast<int32_t>(seen.begin);
@@ -212,17 +246,23 @@ class AttentionBackwardLanes {
     void block(int64_t b) {
       const int64_t base = b * kKeys, keys = std::min(kKeys, sequence.keys - base);
       n_units = 0;
+      Waiting& mine = waiting[n_waiting];
+      mine = {base, {}};
       for (int64_t u = 0; u * kUnit < n; ++u) {
         const int64_t lane = u * kUnit;
+        fetch_next();
         bool any = false, all = true;
+        int64_t last = 0;
         for (int64_t i = lane; i < std::min(lane + kUnit, n); ++i) {
           any |= w.begin[i] < base + keys && w.end[i] > base;
           all &= w.begin[i] <= base && w.end[i] >= base + kKeys;
+          last = std::max<int64_t>(last, w.end[i]);
         }
         if (!any) continue;
         units[n_units++] = u;
-        across(w.k + base * a.d_k_ * 2, a.d_k_, w.q_across + lane * a.d_k_ * 2, w.s);
-        across(w.v + base * a.d_v_ * 2, a.d_v_, w.dout_across + lane * a.d_v_ * 2, w.dp);
+        mine.halves[u] = halves[u] = last > base + kKeys / 2 ? 2 : 1;
+        across(w.k + base * a.d_k_ * 2, a.d_k_, w.q_across + lane * a.d_k_ * 2, w.s, halves[u]);
+        across(w.v + base * a.d_v_ * 2, a.d_v_, w.dout_across + lane * a.d_v_ * 2, w.dp, halves[u]);
         const auto put = [&](auto masked, auto capped) {
           gradients<decltype(masked)::value, decltype(capped)::value>(lane, u, static_cast<int32_t>(base));
         };
@@ -234,18 +274,18 @@ class AttentionBackwardLanes {
       if (n_units == 0) return;
       along(w.p, w.dout_along, a.d_v_, w.dv + base * a.d_v_);
       along(w.ds, w.q_along, a.d_k_, w.dk + base * a.d_k_);
-      for (int64_t i = 0; i < n_units; ++i) add_queries(base, units[i]);
+      if (++n_waiting == kWaiting) add_queries();
     }
 
-    // c [64, 32 lanes] = x · bᵀ, depth d
-    void across(const char* x, int64_t d, const char* b, float* c) {
+    // c [64 or 32, 32 lanes] = x · bᵀ, depth d
+    void across(const char* x, int64_t d, const char* b, float* c, int64_t n_halves) {
       const int64_t steps = d / 32;
-      for (int64_t half = 0; half < 2; ++half) {
+      for (int64_t half = 0; half < n_halves; ++half) {
         const char* rows = x + half * 32 * d * 2;
         tiles.zero();
         for (int64_t i = 0; i < steps; ++i)
-          tiles.multiply(rows + i * kTileBytes, rows + (steps + i) * kTileBytes, 64, b + i * kTileBytes,
-                         b + (steps + i) * kTileBytes);
+          tiles.template multiply<true>(rows + i * kTileBytes, rows + (steps + i) * kTileBytes, 64, b + i * kTileBytes,
+                                        b + (steps + i) * kTileBytes);
         tiles.store(c + half * 32 * kUnit);
       }
     }
@@ -257,6 +297,7 @@ class AttentionBackwardLanes {
           float* to = c + i * kKeys + half * 32 * kUnit;
           tiles.load(to);
           for (int64_t n = 0; n < n_units; ++n) {
+            if (half >= halves[units[n]]) continue;
             const char* rows = x + units[n] * kUnitBytes + half * 2 * kTileBytes;
             const char* columns = b + units[n] * kUnit * d * 2 + i / 16 * kTileBytes;
             tiles.multiply(rows, rows + kTileBytes, 64, columns, columns + kTileBytes);
@@ -265,27 +306,33 @@ class AttentionBackwardLanes {
         }
     }
 
-    // dqᵀ [d, 32 lanes] += kᵀ dsᵀ
-    void add_queries(int64_t base, int64_t unit) {
-      const char* ds = w.ds_columns + unit * kUnitBytes;
-      for (int64_t i = 0; i < a.d_k_; i += 32) {
-        float* to = w.dq + unit * kUnit * a.d_k_ + i * kUnit;
-        const char* k = w.k_columns + base * a.d_k_ * 2 + i / 16 * 2 * kTileBytes;
-        tiles.load(to);
-        for (int64_t half = 0; half < 2; ++half)
-          tiles.multiply(k + half * kTileBytes, k + (2 + half) * kTileBytes, 64, ds + half * kTileBytes,
-                         ds + (2 + half) * kTileBytes);
-        tiles.store(to);
-      }
+    // dqᵀ [d, 32 lanes] += kᵀ dsᵀ of the blocks that wait
+    void add_queries() {
+      for (int64_t u = 0; u * kUnit < n; ++u)
+        for (int64_t i = 0; i < a.d_k_; i += 32) {
+          float* to = w.dq + u * kUnit * a.d_k_ + i * kUnit;
+          tiles.load(to);
+          for (int64_t b = 0; b < n_waiting; ++b) {
+            if (waiting[b].halves[u] == 0) continue;
+            const char *k = w.k_columns + waiting[b].base * a.d_k_ * 2 + i / 16 * 2 * kTileBytes,
+                       *ds = w.ds_columns + (b * kUnits + u) * kUnitBytes;
+            for (int64_t half = 0; half < waiting[b].halves[u]; ++half)
+              tiles.multiply(k + half * kTileBytes, k + (2 + half) * kTileBytes, 64, ds + half * kTileBytes,
+                             ds + (2 + half) * kTileBytes);
+          }
+          tiles.store(to);
+        }
+      n_waiting = 0;
     }
 
-    // p and ds of 32 lanes: as A tiles [16 keys][32 lanes], ds also as B tiles [16 pairs of keys][16 lanes]
+    // p and ds of 32 lanes: as A tiles [16 keys][32 lanes], ds also as B tiles [16 pairs of keys][16 lanes], of which
+    // the first has lanes 0 … 3, 8 … 11, 16 … 19, 24 … 27 and the second the others: that is what unpacking gives
     template <bool kMasked, bool kCapped>
     void gradients(int64_t lane, int64_t unit, int32_t base) {
-      const F scale = Avx512::all(a.f_.scale), cap = Avx512::all(a.f_.softcap), one = Avx512::all(1),
-              two_by_cap = Avx512::all(kCapped ? 2 / a.f_.softcap : 0);
+      const F scale = Avx512::all(kCapped ? a.f_.scale : a.f_.scale * kLog2E), cap = Avx512::all(a.f_.softcap * kLog2E),
+              one = Avx512::all(1), two_by_cap = Avx512::all(kCapped ? 2 / a.f_.softcap : 0);
       char *p_rows = w.p + unit * kUnitBytes, *ds_rows = w.ds + unit * kUnitBytes,
-           *columns = w.ds_columns + unit * kUnitBytes;
+           *columns = w.ds_columns + (n_waiting * kUnits + unit) * kUnitBytes;
       F lse[2], delta[2];
       __m512i begin[2], end[2];
       for (int64_t c = 0; c < 2; ++c) {
@@ -294,7 +341,7 @@ class AttentionBackwardLanes {
         begin[c] = _mm512_load_si512(w.begin + lane + c * kLanes);
         end[c] = _mm512_load_si512(w.end + lane + c * kLanes);
       }
-      for (int64_t j = 0; j < kKeys; j += 2) {
+      for (int64_t j = 0; j < halves[unit] * kKeys / 2; j += 2) {
         F p[2][2], ds[2][2];  // [key][column of lanes]
         for (int64_t k = 0; k < 2; ++k)
           for (int64_t c = 0; c < 2; ++c) {
@@ -302,10 +349,10 @@ class AttentionBackwardLanes {
             F x = _mm512_load_ps(w.s + at), slope = one;
             if constexpr (kCapped) {
               const F e = Avx512::exp(two_by_cap * (x * scale)), t = one - Avx512::all(2) / (e + one);
-              x = exp_below(cap * t - lse[c]);
+              x = exp2_of(cap * t - lse[c]);
               slope = one - t * t;
             } else {
-              x = exp_below(_mm512_fmsub_ps(x, scale, lse[c]));
+              x = exp2_of(_mm512_fmsub_ps(x, scale, lse[c]));
             }
             F y = x * (_mm512_load_ps(w.dp + at) - delta[c]);
             if constexpr (kCapped) y = y * slope;
@@ -319,36 +366,51 @@ class AttentionBackwardLanes {
             p[k][c] = x;
             ds[k][c] = y;
           }
+        __m512i rows[2];
         for (int64_t k = 0; k < 2; ++k) {
           _mm512_store_si512(p_rows + (j + k) * 64, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[k][1], p[k][0])));
-          _mm512_store_si512(ds_rows + (j + k) * 64,
-                             reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(ds[k][1], ds[k][0])));
+          rows[k] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(ds[k][1], ds[k][0]));
+          _mm512_store_si512(ds_rows + (j + k) * 64, rows[k]);
         }
-        for (int64_t c = 0; c < 2; ++c)
-          _mm512_store_si512(columns + c * 2 * kTileBytes + j / 2 * 64, pairs_of(ds[0][c], ds[1][c]));
+        _mm512_store_si512(columns + j / 2 * 64, _mm512_unpacklo_epi16(rows[0], rows[1]));
+        _mm512_store_si512(columns + 2 * kTileBytes + j / 2 * 64, _mm512_unpackhi_epi16(rows[0], rows[1]));
       }
+    }
+
+    static void put_32(const float* low, const float* high, F factor, BF16* to) {
+      _mm512_storeu_si512(to, reinterpret_cast<__m512i>(
+                                  _mm512_cvtne2ps_pbh(factor * _mm512_load_ps(high), factor * _mm512_load_ps(low))));
+    }
+    static void fetch_to_write(const BF16* row, int64_t d) {
+      for (int64_t i = 0; i < d; i += 32) asm volatile("prefetchw %0" : : "m"(row[i]));
     }
 
     // rows of dk or dv
     void put_keys(const float* from, int64_t d, float factor, const View& v, int64_t row) const {
       const F f = Avx512::all(factor);
-      for (int64_t j = 0; j < sequence.keys; ++j) {
-        auto* to = static_cast<BF16*>(v.data) + (row + j) * v.stride(0) + kv_head * v.stride(1);
-        for (int64_t i = 0; i < d; i += kLanes)
-          Avx512::store(to + i, f * _mm512_load_ps(from + j / kKeys * kKeys * d + i / 32 * 32 * kKeys +
-                                                   j % kKeys * kUnit + i % 32));
+      constexpr int64_t kAhead = 8;
+      auto* to = static_cast<BF16*>(v.data) + row * v.stride(0) + kv_head * v.stride(1);
+      for (int64_t j = 0; j < sequence.keys; ++j, to += v.stride(0)) {
+        if (j + kAhead < sequence.keys) fetch_to_write(to + kAhead * v.stride(0), d);
+        for (int64_t i = 0; i < d; i += 32) {
+          const float* at = from + j / kKeys * kKeys * d + i * kKeys + j % kKeys * kUnit;
+          put_32(at, at + kLanes, f, to + i);
+        }
       }
     }
 
     void finish_queries() {
       auto* rows = w.s;  // [16 lanes][d]
       const F f = Avx512::all(a.f_.scale);
-      for (int64_t lane = 0; lane < n; lane += kLanes) {
+      for (int64_t lane = 0; lane < padded(n, kUnit); lane += kLanes) {
         const float* dq = w.dq + lane / kUnit * kUnit * a.d_k_ + lane % kUnit;
         for (int64_t d = 0; d < a.d_k_; d += kLanes) a.kernels_.transpose16(dq + d * kUnit, 128, rows + d, a.d_k_ * 4);
-        for (int64_t i = 0; i < std::min(kLanes, n - lane); ++i) {
-          auto* to = static_cast<BF16*>(a.args_.dq.data) + offset_of(a.args_.dq, lane + i);
-          for (int64_t d = 0; d < a.d_k_; d += kLanes) Avx512::store(to + d, f * _mm512_load_ps(rows + i * a.d_k_ + d));
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const int64_t of = lane / kUnit * kUnit + lane % kUnit / 4 + i / 4 * 8 + i % 4;  // see gradients()
+          if (of >= n) continue;
+          auto* to = static_cast<BF16*>(a.args_.dq.data) + offset_of(a.args_.dq, of);
+          for (int64_t d = 0; d < a.d_k_; d += 32)
+            put_32(rows + i * a.d_k_ + d, rows + i * a.d_k_ + d + kLanes, f, to + d);
         }
       }
     }

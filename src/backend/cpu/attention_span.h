@@ -17,7 +17,8 @@ namespace pmetal::cpu {
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,avx2,f16c")
 
 inline constexpr int64_t kSpan = 512, kUnit = 32, kSpanUnits = kSpan / kUnit;  // keys; of a step of the tiles
-inline constexpr int64_t kScoreRow = kSpan + 16;                               // floats: rows of one column in 16 sets
+inline constexpr float kLog2E = 1.44269504088896341f;
+inline constexpr int64_t kScoreRow = kSpan + 16;  // floats: rows of one column in 16 sets
 
 // 2^x within 3e-6, far below the 2^-14 that p is kept with; -inf gives 0, NaN stays
 static inline __attribute__((always_inline)) __m512 exp2_of(__m512 x) {
@@ -34,7 +35,7 @@ static inline __attribute__((always_inline)) __m512 exp2_of(__m512 x) {
 struct ScoreScale {
   float scale, cap;
   bool is_plain() const { return cap <= 0 && scale > 0; }  // the maximum of the products is that of the scores
-  float factor() const { return is_plain() ? scale * 1.44269504088896341f : 1.44269504088896341f; }
+  float factor() const { return is_plain() ? scale * kLog2E : kLog2E; }
   void apply(float* s, int64_t n) const {
     for (int64_t j = 0; j < n; j += 16) {
       __m512 x = _mm512_load_ps(s + j) * Avx512::all(scale);

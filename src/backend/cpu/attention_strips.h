@@ -168,7 +168,7 @@ class AttentionStrips {
     if (args_.sinks) {
       float sink;
       cpu::load(args_.sinks, head * args_.sinks.stride(0), 1, 1, &sink);
-      sink *= 1.44269504088896341f;
+      sink *= kLog2E;
       const float top = std::max(max, sink);
       factor = std::exp2(max - top);
       sum = sum * factor + std::exp2(sink - top);

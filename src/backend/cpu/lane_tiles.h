@@ -39,14 +39,16 @@ struct LaneTiles {
     tiles.template load<2>(c + row * 64, row * 4);
     tiles.template load<3>(c + row * 64 + 64, row * 4);
   }
-  // C += A B, one step of depth 32: A's second tile a1 - a0 bytes further, B's second b1 - b0
+  // C += A B, one step of depth 32: A's second tile a1 - a0 bytes further, B's second b1 - b0; kStreams: A is
+  // not to push what is needed more often out of L1
+  template <bool kStreams = false>
   void multiply(const char* a0, const char* a1, int64_t a_stride, const char* b0, const char* b1) {
     tiles.template load<6>(b0, 64);
-    tiles.template load<4>(a0, a_stride);
+    load_a<kStreams, 4>(a0, a_stride);
     tiles.template dot<0, 4, 6>();
     tiles.template load<7>(b1, 64);
     tiles.template dot<1, 4, 7>();
-    tiles.template load<5>(a1, a_stride);
+    load_a<kStreams, 5>(a1, a_stride);
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
@@ -69,29 +71,16 @@ struct LaneTiles {
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
+
+ private:
+  template <bool kStreams, int kTile>
+  void load_a(const char* from, int64_t stride) {
+    if constexpr (kStreams)
+      tiles.template stream_load<kTile>(from, stride);
+    else
+      tiles.template load<kTile>(from, stride);
+  }
 };
-
-// e^x for x <= 0 or so: Avx512::exp without what guards large x; 0 where x is below -104, NaN stays
-static inline __attribute__((always_inline)) __m512 exp_below(__m512 x) {
-  const __m512 v = _mm512_max_ps(_mm512_set1_ps(-104.f), x);
-  const __m512 k = _mm512_roundscale_ps(v * _mm512_set1_ps(1.44269504088896341f), 8);
-  const __m512 r = Avx512::fma(k, Avx512::all(2.12194440e-4f), Avx512::fma(k, Avx512::all(-0.693359375f), v));
-  __m512 p = Avx512::all(1.9875691500e-4f);
-  p = Avx512::fma(p, r, Avx512::all(1.3981999507e-3f));
-  p = Avx512::fma(p, r, Avx512::all(8.3334519073e-3f));
-  p = Avx512::fma(p, r, Avx512::all(4.1665795894e-2f));
-  p = Avx512::fma(p, r, Avx512::all(1.6666665459e-1f));
-  p = Avx512::fma(p, r, Avx512::all(5.0000001201e-1f));
-  p = Avx512::fma(p, r * r, r) + Avx512::all(1.f);
-  return _mm512_scalef_ps(p, k);
-}
-
-// two rows of sixteen lanes rounded to bf16, as pairs: a line of a B tile
-static inline __attribute__((always_inline)) __m512i pairs_of(__m512 even, __m512 odd) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
-}
 
 #pragma GCC pop_options
 
