@@ -156,16 +156,25 @@ void Interpreter::write(const Value& v) {
   write(autoescape_ ? escape_html(text) : text);
 }
 
-std::string Interpreter::run_body(const std::vector<NodePtr>& body, Scope& scope) {
+namespace {
+
+// what `work` writes to `out`, instead of writing it there
+template <class Work>
+std::string captured(std::string*& out, Work work) {
   std::string buffer;
-  std::string* outer = std::exchange(out_, &buffer);
   struct Restore {
     std::string*& slot;
     std::string* value;
     ~Restore() { slot = value; }
-  } restore{out_, outer};
-  run(body, scope);
+  } restore{out, std::exchange(out, &buffer)};
+  work();
   return buffer;
+}
+
+}  // namespace
+
+std::string Interpreter::run_body(const std::vector<NodePtr>& body, Scope& scope) {
+  return captured(out_, [&] { run(body, scope); });
 }
 
 Interpreter::Flow Interpreter::run(const std::vector<NodePtr>& body, Scope& scope) {
@@ -285,15 +294,7 @@ void Interpreter::assign(const Node& target, const Value& value, Scope& scope) {
 std::string Interpreter::run_recursive_loop(const Node& node, const Value& iterable, Scope& scope, int depth) {
   check_stack();
   capture(&scope);
-  std::string buffer;
-  std::string* outer = std::exchange(out_, &buffer);
-  struct Restore {
-    std::string*& slot;
-    std::string* value;
-    ~Restore() { slot = value; }
-  } restore{out_, outer};
-  run_for(node, iterable, scope, depth);
-  return buffer;
+  return captured(out_, [&] { run_for(node, iterable, scope, depth); });
 }
 
 void Interpreter::run_for(const Node& node, const Value& iterable, Scope& scope, int depth) {
