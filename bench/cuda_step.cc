@@ -15,15 +15,13 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "adapters/adapter.h"
 #include "base/rng.h"
 #include "infer/kv.h"
 #include "infer/step_runner.h"
-#include "models/checkpoint.h"
 #include "ops/device.h"
 #include "sm_clock.h"
 #include "tensor/op_times.h"
-#include "train/trainer.h"
+#include "train/targets.h"
 
 namespace pmetal {
 namespace {
@@ -227,13 +225,6 @@ Timing train(Context& ctx, models::Model& model, std::vector<train::Trainable> t
   return t;
 }
 
-struct AllParameters final : models::ParameterVisitor {
-  std::vector<train::Trainable> all;
-  void on(nn::Linear& l) override { all.push_back({l.name() + ".weight", &l.trainable}); }
-  void on(nn::Embedding& e) override { all.push_back({e.name() + ".weight", &e.trainable}); }
-  void on(nn::Parameter& p) override { all.push_back({p.name, &p.value, 1, false}); }
-};
-
 // tokens per second that the measured limits allow; formulas of the MFU convention
 double bound(models::Model& model, const Row& row, int64_t lora_parameters) {
   const models::ModelInfo& info = model.info();
@@ -291,9 +282,7 @@ void run_row(Context& ctx, Loaded& loaded, const Row& row, int most) {
           } detach{*adapter, model};
           t = train(ctx, model, std::move(trainables), row, parts, most);
         } else {
-          AllParameters all;
-          model.visit(all);
-          t = train(ctx, model, std::move(all.all), row, parts, most);
+          t = train(ctx, model, train::all_parameters(model), row, parts, most);
         }
         break;
       } catch (const Error& e) {

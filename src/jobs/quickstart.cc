@@ -125,7 +125,8 @@ class Quickstart {
     std::vector<data::Example> pages = examples_of(text_ / "corpus.txt", *s.threads);
     for (data::Example& e : examples_of(text_ / "chats.jsonl", *s.threads)) pages.push_back(std::move(e));
     const auto loader = make_loader(std::move(pages));
-    const auto target = make_model_target(*s.model, *s.checkpoint, base_, DType::kBF16, {recipe_.pretrain_lr, {}, {}});
+    const auto target =
+        train::make_model_target(*s.model, *s.checkpoint, base_, DType::kBF16, {recipe_.pretrain_lr, {}, {}});
     train::TrainOptions t = train_options(recipe_.pretrain_steps, recipe_.batch_size, recipe_.pretrain_lr, o_.seed);
     t.adamw.weight_decay = 0.1;
     t.adamw.beta2 = 0.95;
@@ -163,7 +164,7 @@ class Quickstart {
     s.adapter->attach(*s.model, 0);
     adapters::prepare_training(*s.ctx, *s.model, *s.adapter, 0);
     const auto loader = make_loader(examples_of(text_ / "train.jsonl", *s.threads));
-    const auto target = make_adapter_target(*s.model, s.adapter, {recipe_.tuning_lr, {}, {}});
+    const auto target = train::make_adapter_target(*s.model, s.adapter, {recipe_.tuning_lr, {}, {}});
     train::Trainer trainer(*s.ctx, *target, *loader,
                            train_options(recipe_.tuning_steps, recipe_.tuning_batch, recipe_.tuning_lr, o_.seed),
                            observer_);

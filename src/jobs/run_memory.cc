@@ -34,14 +34,14 @@ std::vector<NamedPlan> plans_of(const MemoryOptions& o, const models::Checkpoint
   for (const bool full : {false, true}) {
     request.load.for_training = full;
     request.target = [&](Context& ctx, models::Model& model) -> std::unique_ptr<train::TrainTarget> {
-      if (full) return make_model_target(model, checkpoint, checkpoint.folder(), to_dtype(o.dtype), {});
+      if (full) return train::make_model_target(model, checkpoint, checkpoint.folder(), to_dtype(o.dtype));
       adapters::PeftConfig config;
       config.r = o.lora_r;
       config.targets.all_linear = true;
       const auto adapter = adapters::Adapter::create(ctx, model, config, 0);
       adapter->attach(model, 0);
       adapters::prepare_training(ctx, model, *adapter, 0);
-      return make_adapter_target(model, adapter, {});
+      return train::make_adapter_target(model, adapter);
     };
     for (const int64_t group : {0, 1}) {
       request.loss.recompute_group = group;

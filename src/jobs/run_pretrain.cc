@@ -168,8 +168,8 @@ void pretrain(const JobOptions& options, JobContext& job) {
     metrics->train_start(output.filename().string(), to_json(options).dump());
   }
   TrainingObserver observer(job, metrics.get(), 1);
-  const auto target =
-      make_model_target(*s.model, *s.checkpoint, tokenizer_folder(o), to_dtype(o.dtype), {o.learning_rate, {}, {}});
+  const auto target = train::make_model_target(*s.model, *s.checkpoint, tokenizer_folder(o), to_dtype(o.dtype),
+                                               {o.learning_rate, {}, {}});
   train::Trainer trainer(*s.ctx, *target, *loader, t, observer);
   if (!o.eval_shards.empty()) {
     data::ShardLoaderOptions e = shard_options;
@@ -205,14 +205,7 @@ void pretrain(const JobOptions& options, JobContext& job) {
     final.commit();
     job.artefact((output / "final").string(), "model");
   }
-  if (metrics) {
-    metrics->train_end(summary.steps, summary.tokens, summary.final_loss);
-    metrics->close();
-  }
-  job.summary.final_loss = summary.final_loss;
-  job.summary.total_steps = summary.steps;
-  job.summary.total_tokens = summary.tokens;
-  job.summary.output_path = summary.stopped ? o.output_dir : (output / "final").string();
+  finish_training(job, metrics.get(), summary, summary.stopped ? o.output_dir : (output / "final").string());
   if (summary.stopped) job.stop_if_cancelled();
 }
 

@@ -107,7 +107,7 @@ void publish(const fs::path& from, const fs::path& to) {
 }
 
 // How a step is cut so that it fits, by plan; --recompute none and blocks are orders.
-train::StepChoice plan_step(const JobOptions& options, const ModelSession& s, const LearningRates& rates,
+train::StepChoice plan_step(const JobOptions& options, const ModelSession& s, const train::LearningRates& rates,
                             int64_t tokens, const JobContext& job) {
   const TrainOptions& o = options.as<TrainOptions>();
   train::PlanRequest request;
@@ -120,11 +120,11 @@ train::StepChoice plan_step(const JobOptions& options, const ModelSession& s, co
   request.loss.embedding_noise = static_cast<float>(o.neftune_alpha);
   request.loss.draws = !o.full && o.lora_dropout > 0;
   request.target = [&](Context& ctx, models::Model& model) -> std::unique_ptr<train::TrainTarget> {
-    if (o.full) return make_model_target(model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
+    if (o.full) return train::make_model_target(model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
     const auto adapter = adapters::Adapter::create(ctx, model, peft_config(o), o.seed);
     adapter->attach(model, 0);
     adapters::prepare_training(ctx, model, *adapter, 0);
-    return make_adapter_target(model, adapter, rates);
+    return train::make_adapter_target(model, adapter, rates);
   };
   constexpr double kShare = 0.95;  // the rest is for data, code and what others take meanwhile
   const std::optional<int64_t> free = free_memory(s.ctx->device());
@@ -179,15 +179,15 @@ void train_model(const JobOptions& options, JobContext& job) {
   if (o.max_steps) total_steps = data.is_streamed ? *o.max_steps : std::min(total_steps, *o.max_steps);
 
   // the thing that trains
-  const LearningRates rates{o.learning_rate, o.embedding_lr, o.loraplus_lr_ratio};
+  const train::LearningRates rates{o.learning_rate, o.embedding_lr, o.loraplus_lr_ratio};
   std::unique_ptr<train::TrainTarget> target;
   if (o.full) {
-    target = make_model_target(*s.model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
+    target = train::make_model_target(*s.model, *s.checkpoint, s.checkpoint->folder(), to_dtype(o.dtype), rates);
   } else {
     s.adapter = adapters::Adapter::create(ctx, *s.model, peft_config(o), o.seed);
     s.adapter->attach(*s.model, 0);
     adapters::prepare_training(ctx, *s.model, *s.adapter, 0);
-    target = make_adapter_target(*s.model, s.adapter, rates);
+    target = train::make_adapter_target(*s.model, s.adapter, rates);
   }
 
   const train::StepChoice choice = plan_step(options, s, rates, data.sequence_length, job);
@@ -276,14 +276,7 @@ void train_model(const JobOptions& options, JobContext& job) {
     fs::remove_all(staging);
     job.artefact(o.output_dir, o.full ? "model" : "adapter");
   }
-  if (metrics) {
-    metrics->train_end(summary.steps, summary.tokens, summary.final_loss);
-    metrics->close();
-  }
-  job.summary.final_loss = summary.final_loss;
-  job.summary.total_steps = summary.steps;
-  job.summary.total_tokens = summary.tokens;
-  job.summary.output_path = o.output_dir;
+  finish_training(job, metrics.get(), summary, o.output_dir);
   job.summary.extra.emplace_back("skipped_steps", static_cast<double>(summary.skipped));
   if (summary.stopped) job.stop_if_cancelled();
 }

@@ -1,32 +1,15 @@
-// What the training commands share: the things that can be trained, the loop's observer that turns reports into events
-// and metrics, and saving of what a user loads.
+// What the training commands share: the loop's observer that turns reports into events and metrics, and what a run
+// says of itself at its end.
 #pragma once
 
-#include <memory>
 #include <string>
 
-#include "adapters/adapter.h"
 #include "jobs/context.h"
 #include "jobs/metrics.h"
-#include "models/checkpoint.h"
+#include "train/targets.h"
 #include "train/trainer.h"
 
 namespace pmetal::jobs {
-
-struct LearningRates {
-  double learning_rate = 2e-4;
-  std::optional<double> embedding;       // embeddings and heads that train; with LoRA+ else 1e-6 for adapters of tables
-  std::optional<double> loraplus_ratio;  // B and 1-D adapter tensors: this multiple of the rate
-};
-
-// an adapter on a frozen model
-std::unique_ptr<train::TrainTarget> make_adapter_target(models::Model& model,
-                                                        std::shared_ptr<adapters::Adapter> adapter,
-                                                        const LearningRates& rates);
-// all parameters; saved as a model folder with the config and the sidecars of `source_folder` (may be empty)
-std::unique_ptr<train::TrainTarget> make_model_target(models::Model& model, const models::Checkpoint& checkpoint,
-                                                      std::filesystem::path source_folder, DType saved_dtype,
-                                                      const LearningRates& rates);
 
 // Reports as JobEvents and metrics lines; stops when the job is cancelled.
 class TrainingObserver final : public train::TrainObserver {
@@ -49,5 +32,8 @@ class TrainingObserver final : public train::TrainObserver {
   double epoch_loss_ = 0;
   int64_t epoch_steps_ = 0;
 };
+
+// The job's summary and the last line of its metrics (may be null); `output` is what a user loads.
+void finish_training(JobContext& job, MetricsWriter* metrics, const train::TrainSummary& summary, std::string output);
 
 }  // namespace pmetal::jobs

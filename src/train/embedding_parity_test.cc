@@ -45,13 +45,13 @@ Trained trained(Context context, DType dtype, const std::string& name, const ada
   const auto adapter = adapters::Adapter::create(m.ctx, *m.model, config, 7);
   adapter->attach(*m.model, 0);
   adapters::prepare_training(m.ctx, *m.model, *adapter, 0);
-  AdapterTarget target(*m.model, adapter);
+  const auto target = make_adapter_target(*m.model, adapter);
   const auto loader = data::make_loader(random_examples(40, 300), "test", {.seed = 3, .max_length = 48, .epochs = 0});
   TrainObserver silent;
   TrainOptions options = steps(5);
   options.schedule.total = options.total_steps = 5;
   options.schedule.base = 5e-3;
-  Trainer trainer(m.ctx, target, *loader, options, silent);
+  Trainer trainer(m.ctx, *target, *loader, options, silent);
   Trained t;
   std::vector<data::PackedSequence> batch(2);
   for (int step = 0; step < 5; ++step) {

@@ -11,29 +11,6 @@
 namespace pmetal::train {
 namespace {
 
-class Everything final : public TrainTarget {
- public:
-  explicit Everything(models::Model& model) : model_(model) {}
-  models::Model& model() override { return model_; }
-  std::vector<Trainable> trainables() override {
-    struct All final : models::ParameterVisitor {
-      std::vector<Trainable> all;
-      void on(nn::Linear& l) override {
-        all.push_back({l.name() + ".weight", &l.trainable});
-        if (l.bias.defined()) all.push_back({l.name() + ".bias", &l.bias});
-      }
-      void on(nn::Embedding& e) override { all.push_back({e.name() + ".weight", &e.trainable}); }
-      void on(nn::Parameter& p) override { all.push_back({p.name, &p.value}); }
-    } visitor;
-    model_.visit(visitor);
-    return visitor.all;
-  }
-  void save(const fs::path&, const std::function<Tensor(const std::string&)>&) override {}
-
- private:
-  models::Model& model_;
-};
-
 std::unique_ptr<TrainTarget> with_adapter(Context& ctx, models::Model& model, bool dora) {
   adapters::PeftConfig config;
   config.r = 8;
@@ -42,7 +19,7 @@ std::unique_ptr<TrainTarget> with_adapter(Context& ctx, models::Model& model, bo
   auto adapter = adapters::Adapter::create(ctx, model, config, 1);
   adapter->attach(model, 0);
   adapters::prepare_training(ctx, model, *adapter, 0);
-  return std::make_unique<testing::AdapterTarget>(model, std::move(adapter));
+  return make_adapter_target(model, std::move(adapter));
 }
 
 class MemoryPlanTest : public ::testing::Test {
@@ -69,8 +46,8 @@ class MemoryPlanTest : public ::testing::Test {
     r.load = {.dtype = dtype, .for_training = kind == Kind::kFull};
     r.tokens = 200;
     r.loss.recompute_group = group;
-    r.target = [kind](Context& ctx, models::Model& model) -> std::unique_ptr<TrainTarget> {
-      if (kind == Kind::kFull) return std::make_unique<Everything>(model);
+    r.target = [this, kind, dtype](Context& ctx, models::Model& model) -> std::unique_ptr<TrainTarget> {
+      if (kind == Kind::kFull) return make_model_target(model, *checkpoint, {}, dtype);
       return with_adapter(ctx, model, kind == Kind::kDora);
     };
     return r;

@@ -12,7 +12,7 @@
 #include "models/checkpoint.h"
 #include "nn/padded_batch.h"
 #include "ops/head_loss.h"
-#include "train/flat_parameters.h"
+#include "train/targets.h"
 
 namespace pmetal {
 namespace {
@@ -212,20 +212,11 @@ TEST_P(FullParity, Five_steps_of_all_parameters_equal_the_reference) {
   const std::vector<double> norms =
       formats::read_json(GetParam() / "expected.json")["grad_norms"].get<std::vector<double>>();
   Base base(GetParam(), true);
-  struct Collect final : models::ParameterVisitor {
-    std::vector<train::Trainable> all;
-    void on(nn::Linear& l) override {
-      all.push_back({l.name() + ".weight", &l.trainable});
-      if (l.bias.defined()) all.push_back({l.name() + ".bias", &l.bias, 1, false});
-    }
-    void on(nn::Embedding& e) override { all.push_back({e.name() + ".weight", &e.trainable}); }
-    void on(nn::Parameter& p) override { all.push_back({p.name, &p.value, 1, false}); }
-  } collect;
-  base.model->visit(collect);
+  std::vector<train::Trainable> all = train::all_parameters(*base.model);
   // the recipes are in expected.json: plain decays everything by 0.01, clip only matrices by 0.1
   if (!clips)
-    for (train::Trainable& t : collect.all) t.decays = true;
-  train::FlatParameters parameters(base.ctx, collect.all);
+    for (train::Trainable& t : all) t.decays = true;
+  train::FlatParameters parameters(base.ctx, all);
   train::AdamWOptions adamw;
   if (clips) adamw.beta2 = 0.95, adamw.weight_decay = 0.1;
   const std::vector<double> losses = values<double>(expected, "losses");

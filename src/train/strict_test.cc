@@ -2,12 +2,10 @@
 // kind of training and in both types.
 #include <gtest/gtest.h>
 
-#include "adapters/adapter.h"
 #include "base/testing.h"
 #include "infer/engine.h"
-#include "models/checkpoint.h"
-#include "train/flat_parameters.h"
 #include "train/sequence_loss.h"
+#include "train/targets.h"
 
 namespace pmetal::train {
 namespace {
@@ -68,17 +66,7 @@ class Strict : public ::testing::TestWithParam<std::string> {
   void train(const Setting& s, DType dtype) {
     models::load_weights(ctx, *model, *checkpoint, {.dtype = dtype, .for_training = s.full});
     if (s.full) {
-      struct All final : models::ParameterVisitor {
-        std::vector<Trainable> all;
-        void on(nn::Linear& l) override {
-          all.push_back({l.name() + ".weight", &l.trainable});
-          if (l.bias.defined()) all.push_back({l.name() + ".bias", &l.bias});
-        }
-        void on(nn::Embedding& e) override { all.push_back({e.name() + ".weight", &e.trainable}); }
-        void on(nn::Parameter& p) override { all.push_back({p.name, &p.value}); }
-      } visitor;
-      model->visit(visitor);
-      EXPECT_GT(step(std::move(visitor.all), s), 0) << s.name;
+      EXPECT_GT(step(all_parameters(*model), s), 0) << s.name;
       return;
     }
     adapters::PeftConfig config;
@@ -90,10 +78,9 @@ class Strict : public ::testing::TestWithParam<std::string> {
     config.targets.all_linear = true;
     const auto adapter = adapters::Adapter::create(ctx, *model, config, 5);
     adapter->attach(*model, 0);
-    std::vector<Trainable> trainables;
-    for (const adapters::AdapterParameter& p : adapter->parameters()) trainables.push_back({p.key, p.value});
-    EXPECT_GT(step(std::move(trainables), s), 0) << s.name;
-    adapter->refresh();
+    const auto target = make_adapter_target(*model, adapter);
+    EXPECT_GT(step(target->trainables(), s), 0) << s.name;
+    target->values_changed();
     EXPECT_GT(sequence_loss(ctx, *model, sequence(), 1).n_learned, 0);  // evaluation
     adapter->detach(*model, 0);
   }

@@ -3,12 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include "adapters/adapter.h"
 #include "base/rng.h"
 #include "base/testing.h"
-#include "models/checkpoint.h"
 #include "ops/device.h"
-#include "train/trainer.h"
+#include "train/targets.h"
 
 namespace pmetal::train::testing {
 
@@ -29,34 +27,12 @@ inline std::vector<data::Example> random_examples(int64_t n, int64_t vocabulary)
   return all;
 }
 
-class AdapterTarget final : public TrainTarget {
- public:
-  AdapterTarget(models::Model& model, std::shared_ptr<adapters::Adapter> adapter)
-      : model_(model), adapter_(std::move(adapter)) {}
-  models::Model& model() override { return model_; }
-  std::vector<Trainable> trainables() override {
-    std::vector<Trainable> all;
-    for (const adapters::AdapterParameter& p : adapter_->parameters()) all.push_back({p.key, p.value});
-    return all;
-  }
-  void values_changed() override { adapter_->refresh(); }
-  void save(const fs::path& folder, const std::function<Tensor(const std::string&)>& master_of) override {
-    adapter_->save(folder, [&](const adapters::AdapterParameter& p) { return master_of(p.key); });
-  }
-  bool draws_random() const override { return adapter_->config().dropout > 0; }
-  bool is_recordable() const override { return !adapter_->config().use_dora; }
-
- private:
-  models::Model& model_;
-  std::shared_ptr<adapters::Adapter> adapter_;
-};
-
 struct TinyRun {
   Context ctx;
   std::unique_ptr<models::Checkpoint> checkpoint =
       models::Checkpoint::open((ts::data_dir() / "models" / "qwen3").string());
   std::unique_ptr<models::Model> model = models::build(checkpoint->config(), checkpoint->source());
-  std::unique_ptr<AdapterTarget> target;
+  std::unique_ptr<TrainTarget> target;
   std::unique_ptr<data::Loader> loader;
   TrainObserver silent;
   std::unique_ptr<Trainer> trainer;
@@ -72,7 +48,7 @@ struct TinyRun {
     const auto adapter = adapters::Adapter::create(ctx, *model, config, 5);
     adapter->attach(*model, 0);
     adapters::prepare_training(ctx, *model, *adapter, 0);
-    target = std::make_unique<AdapterTarget>(*model, adapter);
+    target = make_adapter_target(*model, adapter);
     loader = data::make_loader(random_examples(40, 300), "test", {.seed = 3, .max_length = 48, .epochs = 0});
     options.schedule.total = options.total_steps = 8;
     options.schedule.base = 1e-2;

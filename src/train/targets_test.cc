@@ -1,5 +1,5 @@
 // Learning rates of an adapter's tensors: LoRA+ as PEFT's create_loraplus_optimizer groups them.
-#include "jobs/training.h"
+#include "train/targets.h"
 
 #include <gtest/gtest.h>
 
@@ -7,10 +7,10 @@
 
 #include "base/testing.h"
 
-namespace pmetal::jobs {
+namespace pmetal::train {
 namespace {
 
-TEST(Training, Rates_of_lora_plus) {
+TEST(Targets, Rates_of_lora_plus) {
   Context ctx(std::make_shared<ThreadPool>(1));
   const auto checkpoint = models::Checkpoint::open((testing_support::data_dir() / "models" / "llama").string());
   const auto model = models::build(checkpoint->config(), checkpoint->source());
@@ -22,7 +22,7 @@ TEST(Training, Rates_of_lora_plus) {
   const std::shared_ptr<adapters::Adapter> adapter = adapters::Adapter::create(ctx, *model, config, 5);
   const auto rates_of = [&](const LearningRates& rates) {
     std::map<std::string, double> found;  // by the last parts of the key
-    for (const train::Trainable& t : make_adapter_target(*model, adapter, rates)->trainables())
+    for (const Trainable& t : make_adapter_target(*model, adapter, rates)->trainables())
       for (const char* part :
            {"embed_tokens.lora_embedding_A", "embed_tokens.lora_embedding_B", "layers.0.self_attn.q_proj.lora_A",
             "layers.0.self_attn.q_proj.lora_B", "layers.0.self_attn.q_proj.lora_magnitude"})
@@ -41,4 +41,4 @@ TEST(Training, Rates_of_lora_plus) {
 }
 
 }  // namespace
-}  // namespace pmetal::jobs
+}  // namespace pmetal::train
