@@ -79,17 +79,17 @@ struct BpeScratch final : Scratch {
 
 class BpeModel final : public Bpe {
  public:
-  explicit BpeModel(BpeOptions o) : o_(std::move(o)), merges_(o_.merges) {
+  explicit BpeModel(BpeOptions o) : Bpe(std::move(o.vocab)), o_(std::move(o)), merges_(o_.merges) {
     o_.merges = {};
     std::string bytes;
     byte_id_.fill(-1);
     fallback_id_.fill(-1);
-    size_of_.assign(o_.vocab.id_limit(), 0);
-    if (o_.reads_bytes) raw_.reserve(o_.vocab.size());
-    for (int32_t id = 0; id < o_.vocab.id_limit(); ++id) {
-      if (!o_.vocab.has_id(id)) continue;
-      const std::string_view token = o_.vocab.token(id);
-      if (o_.vocab.find(token) != id) continue;
+    size_of_.assign(vocab_.id_limit(), 0);
+    if (o_.reads_bytes) raw_.reserve(vocab_.size());
+    for (int32_t id = 0; id < vocab_.id_limit(); ++id) {
+      if (!vocab_.has_id(id)) continue;
+      const std::string_view token = vocab_.token(id);
+      if (vocab_.find(token) != id) continue;
       if (!o_.reads_bytes) {
         size_of_[id] = static_cast<uint32_t>(token.size());
         if (token.size() == 1) byte_id_[static_cast<uint8_t>(token[0])] = id;
@@ -100,21 +100,13 @@ class BpeModel final : public Bpe {
       }
     }
     if (o_.byte_fallback)
-      for (int b = 0; b < 256; ++b) fallback_id_[b] = o_.vocab.find(fmt::format("<0x{:02X}>", b));
+      for (int b = 0; b < 256; ++b) fallback_id_[b] = vocab_.find(fmt::format("<0x{:02X}>", b));
     const bool has_affixes = !o_.continuing_prefix.empty() || !o_.end_of_word_suffix.empty();
     plain_symbols_ = !has_affixes;
   }
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<BpeScratch>(); }
   bool reads_bytes() const override { return o_.reads_bytes; }
-  std::optional<int32_t> token_to_id(std::string_view token) const override {
-    const int32_t id = o_.vocab.find(token);
-    return id < 0 ? std::nullopt : std::optional<int32_t>(id);
-  }
-  int32_t vocab_size() const override { return o_.vocab.size(); }
-  int32_t id_limit() const override { return o_.vocab.id_limit(); }
-  bool has_id(int32_t id) const override { return o_.vocab.has_id(id); }
-  std::string_view id_to_token(int32_t id) const override { return o_.vocab.token(id); }
 
   void tokenize(std::string_view text, Scratch* scratch, std::vector<Token>& out) const override {
     auto& s = static_cast<BpeScratch&>(*scratch);
@@ -170,7 +162,7 @@ class BpeModel final : public Bpe {
     s.ids.clear();
     s.sizes.clear();
     if (o_.ignore_merges) {
-      const int32_t id = o_.reads_bytes ? raw_.find(text) : o_.vocab.find(text);
+      const int32_t id = o_.reads_bytes ? raw_.find(text) : vocab_.find(text);
       if (id >= 0) {
         s.ids.push_back(id);
         s.sizes.push_back(static_cast<uint32_t>(text.size()));
@@ -201,14 +193,14 @@ class BpeModel final : public Bpe {
       at += n;
       int32_t id = -1;
       if ((is_first || o_.continuing_prefix.empty()) && (!is_last || o_.end_of_word_suffix.empty())) {
-        id = n == 1 ? byte_id_[static_cast<uint8_t>(symbol[0])] : o_.vocab.find(symbol);
+        id = n == 1 ? byte_id_[static_cast<uint8_t>(symbol[0])] : vocab_.find(symbol);
       } else {
         s.buffer.clear();
         if (!is_first) s.buffer += o_.continuing_prefix;
         s.buffer += symbol;
         if (is_last) s.buffer += o_.end_of_word_suffix;
         symbol = s.buffer;
-        id = o_.reads_bytes ? raw_.find(symbol) : o_.vocab.find(symbol);
+        id = o_.reads_bytes ? raw_.find(symbol) : vocab_.find(symbol);
       }
       if (id >= 0) {
         if (unk >= 0) add(unk, unk_size);

@@ -7,8 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "text/tokenizer/model.h"
-#include "text/tokenizer/vocab.h"
+#include "text/tokenizer/vocab_model.h"
 
 namespace pmetal::text {
 
@@ -25,8 +24,9 @@ struct BpeOptions {
   bool reads_bytes = false;  // pieces are raw bytes; the vocabulary is spelled in the byte-level alphabet
 };
 
-class Bpe : public Model {
+class Bpe : public VocabModel {
  public:
+  using VocabModel::VocabModel;
   static std::unique_ptr<Bpe> make(BpeOptions options);
   // ids only
   virtual void append_ids(std::string_view text, Scratch* scratch, std::vector<int32_t>& ids) const = 0;

@@ -8,7 +8,7 @@
 #include "text/tokenizer/byte_trie.h"
 #include "text/tokenizer/sentencepiece.h"
 #include "text/tokenizer/unicode.h"
-#include "text/tokenizer/vocab.h"
+#include "text/tokenizer/vocab_model.h"
 
 namespace pmetal::text {
 
@@ -37,7 +37,7 @@ struct SentencePieceScratch final : Scratch {
   std::vector<Node> best;
 };
 
-class SentencePieceModel final : public Model {
+class SentencePieceModel final : public VocabModel {
  public:
   SentencePieceModel(const SentencePieceFile& file, const std::string& name) : is_bpe_(file.model_type == 2) {
     byte_id_.fill(-1);
@@ -49,8 +49,9 @@ class SentencePieceModel final : public Model {
       if (p.text.size() > kMaxPieceBytes)
         fail(ErrorCode::kInvalidInput, "{}: piece {} has {} bytes; at most {} are taken", name, i, p.text.size(),
              kMaxPieceBytes);
-      if (all_.find(p.text) >= 0) fail(ErrorCode::kInvalidInput, "{}: piece {} \"{}\" is there twice", name, i, p.text);
-      all_.add(p.text, id);
+      if (vocab_.find(p.text) >= 0)
+        fail(ErrorCode::kInvalidInput, "{}: piece {} \"{}\" is there twice", name, i, p.text);
+      vocab_.add(p.text, id);
       types_.push_back(p.type);
       scores_.push_back(p.score);
       if (p.type == Type::kUnknown) {
@@ -87,14 +88,6 @@ class SentencePieceModel final : public Model {
   }
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<SentencePieceScratch>(); }
-  std::optional<int32_t> token_to_id(std::string_view token) const override {
-    const int32_t id = all_.find(token);
-    return id < 0 ? std::nullopt : std::optional<int32_t>(id);
-  }
-  int32_t vocab_size() const override { return all_.size(); }
-  int32_t id_limit() const override { return all_.id_limit(); }
-  bool has_id(int32_t id) const override { return all_.has_id(id); }
-  std::string_view id_to_token(int32_t id) const override { return all_.token(id); }
 
   void tokenize(std::string_view text, Scratch* scratch, std::vector<Token>& out) const override {
     auto& s = static_cast<SentencePieceScratch&>(*scratch);
@@ -192,7 +185,7 @@ class SentencePieceModel final : public Model {
       const auto [b, n] = stack.back();
       stack.pop_back();
       const std::string_view piece = text.substr(b, n);
-      const int32_t id = all_.find(piece);
+      const int32_t id = vocab_.find(piece);
       const auto cut = id >= 0 && types_[id] == Type::kUnused ? unused_cut.find(piece) : unused_cut.end();
       if (cut == unused_cut.end()) {
         out.push_back({id < 0 ? unk_id_ : id, b, b + n});
@@ -234,7 +227,7 @@ class SentencePieceModel final : public Model {
   }
 
   bool is_bpe_, has_bytes_ = false;
-  Vocab all_, matched_;
+  Vocab matched_;
   ByteTrie trie_, symbols_;
   std::vector<Type> types_;
   std::vector<float> scores_;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "text/tokenizer/byte_trie.h"
 #include "text/tokenizer/unicode.h"
+#include "text/tokenizer/vocab_model.h"
 
 namespace pmetal::text {
 
@@ -15,22 +16,6 @@ namespace {
 constexpr double kUnknownPenalty = 10.0;
 // Bounds the work per character. SentencePiece's own pieces end at 16 characters by default.
 constexpr size_t kMaxPieceBytes = 4096;
-
-class VocabModel : public Model {
- public:
-  explicit VocabModel(Vocab vocab) : vocab_(std::move(vocab)) {}
-  std::optional<int32_t> token_to_id(std::string_view token) const override {
-    const int32_t id = vocab_.find(token);
-    return id < 0 ? std::nullopt : std::optional<int32_t>(id);
-  }
-  int32_t vocab_size() const override { return vocab_.size(); }
-  int32_t id_limit() const override { return vocab_.id_limit(); }
-  bool has_id(int32_t id) const override { return vocab_.has_id(id); }
-  std::string_view id_to_token(int32_t id) const override { return vocab_.token(id); }
-
- protected:
-  Vocab vocab_;
-};
 
 struct UnigramScratch final : Scratch {
   struct Node {
