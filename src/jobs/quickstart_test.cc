@@ -16,12 +16,10 @@ namespace pmetal::jobs {
 namespace {
 
 constexpr RecipeSpec kTiny = {.name = "tiny",
-                              .from_gflops = 0,
                               .hidden = 64,
                               .layers = 2,
                               .heads = 2,
                               .kv_heads = 1,
-                              .head_dim = 32,
                               .intermediate = 128,
                               .vocabulary = 384,
                               .corpus_bytes = 40'000,
@@ -29,15 +27,11 @@ constexpr RecipeSpec kTiny = {.name = "tiny",
                               .other_chats = 40,
                               .pretrain_steps = 400,
                               .sequence_length = 128,
-                              .batch_size = 4,
                               .pretrain_lr = 6e-3,
-                              .task = "reverse-letters",
                               .letters = 2,
                               .test_questions = 40,
                               .tuning_rows = 500,
                               .tuning_steps = 1000,
-                              .tuning_batch = 4,
-                              .lora_r = 16,
                               .tuning_lr = 1e-2};
 
 struct Collector final : EventSink {

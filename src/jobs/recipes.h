@@ -12,19 +12,19 @@ namespace pmetal::jobs {
 
 struct RecipeSpec {
   std::string_view name;
-  double from_gflops;  // the least speed (bf16 products, all threads) it is chosen for
+  double from_gflops = 0;  // the least speed (bf16 products, all threads) it is chosen for
   // Qwen3 architecture
-  int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary;
+  int64_t hidden, layers, heads, kv_heads, head_dim = 32, intermediate, vocabulary;
   // pretraining
-  int64_t corpus_bytes;
-  int64_t letter_chats, other_chats;  // chats of the task "letters", and of each other task in the corpus
-  int64_t pretrain_steps, sequence_length, batch_size;
+  int64_t corpus_bytes = 1'500'000;
+  int64_t letter_chats = 25'000, other_chats = 2000;  // chats of the task "letters", of each other task in the corpus
+  int64_t pretrain_steps, sequence_length = 256, batch_size = 4;
   double pretrain_lr;
   // fine-tuning on a task that pretraining never shows
-  std::string_view task;
-  int letters;  // its difficulty
-  int64_t test_questions, tuning_rows, tuning_steps, tuning_batch;
-  int64_t lora_r;
+  std::string_view task = "reverse-letters";
+  int letters = 4;  // its difficulty
+  int64_t test_questions = 200, tuning_rows = 8000, tuning_steps = 500, tuning_batch = 4;
+  int64_t lora_r = 16;
   double tuning_lr;
 };
 

@@ -30,6 +30,12 @@ inline constexpr EnumName kTrainOnNames[] = {{"last", static_cast<int>(TrainOn::
 inline constexpr std::string_view kModelHelp =
     "checkpoint: a folder with config.json and safetensors, a name of the hub, or random:CONFIG.json";
 inline constexpr std::string_view kDatasetHelp = "data: a file, a folder that holds one, or a name of the hub";
+inline constexpr std::string_view kSplitHelp = "which split of a folder is read";
+inline constexpr std::string_view kTextModelHelp = "model folder whose tokenizer and chat template are used";
+inline constexpr std::string_view kSampleTokensHelp = "longest sample in tokens";
+inline constexpr std::string_view kTrainOnHelp =
+    "which turns are learned: the last answer, all answers, or every token";
+inline constexpr std::string_view kAdapterHelp = "adapter folder to apply";
 inline constexpr std::string_view kDtypeHelp = "type of weights and activations in memory";
 inline constexpr std::string_view kDeviceHelp =
     "where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 ...";

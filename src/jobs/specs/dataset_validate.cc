@@ -11,14 +11,11 @@ using enum FieldKind;
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(path), .kind = kDataset, .flag = "--path", .short_flag = 'p', .group = "Data", .help = kDatasetHelp,
      .value_name = "PATH", .required = true, .is_positional = true},
-    {PMETAL_FIELD(split), .kind = kText, .group = "Data", .help = "which split of a folder is read",
-     .value_name = "NAME"},
-    {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Text",
-     .help = "model folder whose tokenizer and chat template are used", .value_name = "DIR"},
-    {PMETAL_FIELD(max_seq_len), .kind = kInteger, .group = "Text", .help = "longest sample in tokens", .min = 1,
-     .max = 1 << 24},
-    {PMETAL_FIELD(train_on), .kind = kEnum, .group = "Text",
-     .help = "which turns are learned: the last answer, all answers, or every token", .options = kTrainOnNames},
+    {PMETAL_FIELD(split), .kind = kText, .group = "Data", .help = kSplitHelp, .value_name = "NAME"},
+    {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Text", .help = kTextModelHelp,
+     .value_name = "DIR"},
+    {PMETAL_FIELD(max_seq_len), .kind = kInteger, .group = "Text", .help = kSampleTokensHelp, .min = 1, .max = 1 << 24},
+    {PMETAL_FIELD(train_on), .kind = kEnum, .group = "Text", .help = kTrainOnHelp, .options = kTrainOnNames},
 };
 
 }  // namespace

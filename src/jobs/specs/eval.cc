@@ -18,7 +18,7 @@ constexpr EnumName kAnswerParts[] = {{"stripped", static_cast<int>(AnswerPart::k
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Model", .help = kModelHelp,
      .value_name = "MODEL", .required = true},
-    {PMETAL_FIELD(lora), .kind = kPath, .aliases = "--adapter", .group = "Model", .help = "adapter folder to apply",
+    {PMETAL_FIELD(lora), .kind = kPath, .aliases = "--adapter", .group = "Model", .help = kAdapterHelp,
      .value_name = "DIR"},
     {PMETAL_FIELD(dtype), .kind = kEnum, .group = "Model", .help = kDtypeHelp, .options = kComputeDtypes},
 

@@ -11,7 +11,7 @@ using enum FieldKind;
 constexpr FieldDescriptor kFields[] = {
     {PMETAL_FIELD(model), .kind = kModel, .short_flag = 'm', .group = "Model", .help = kModelHelp,
      .value_name = "MODEL", .required = true},
-    {PMETAL_FIELD(adapter), .kind = kPath, .aliases = "--lora", .group = "Model", .help = "adapter folder to apply",
+    {PMETAL_FIELD(adapter), .kind = kPath, .aliases = "--lora", .group = "Model", .help = kAdapterHelp,
      .value_name = "DIR"},
     {PMETAL_FIELD(dtype), .kind = kEnum, .group = "Model", .help = kDtypeHelp, .options = kComputeDtypes},
 
