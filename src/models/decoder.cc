@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "ops/elementwise.h"
 #include "ops/norm.h"
-#include "ops/rows.h"
 
 namespace pmetal::models {
 namespace {

@@ -47,6 +47,8 @@ Tensor sum_rows(Context& ctx, const Tensor& x);  // [rows, n] -> [rows]
 Tensor gather_columns(Context& ctx, const Tensor& x,
                       const Tensor& index);  // x[r, index[r]]: [rows, n], [rows] i32 -> [rows]
 Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index);  // x[index[i], :]: -> [m, n]; index i32
+Tensor gather_distinct_rows(Context& ctx, const Tensor& x,
+                            const Tensor& index);  // no index twice: the gradient is moved, nothing is added up
 Tensor scatter_rows(Context& ctx, const Tensor& x, const Tensor& index,
                     int64_t rows);                             // inverse; other rows are zero; indices distinct
 Tensor reshape(Context& ctx, const Tensor& x, Shape shape);    // differentiable view

@@ -6,7 +6,6 @@
 
 #include "ops/headers.inc"
 #include "ops/kernel_lists.h"
-#include "ops/rows.h"
 #include "ops/test_support.h"
 
 namespace pmetal::ops {

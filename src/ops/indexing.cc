@@ -1,7 +1,6 @@
 // Gather and scatter, views, concatenation.
 #include "ops/common.h"
 #include "ops/elementwise.h"
-#include "ops/rows.h"
 
 namespace pmetal::ops {
 namespace {
@@ -24,6 +23,14 @@ Tensor zeros(Context& ctx, const Shape& shape, DType dtype) {
   Tensor t = ctx.empty(shape, dtype);
   fill(ctx, t, 0);
   return t;
+}
+
+Tensor gathered(const char* op, Context& ctx, const Tensor& x, const Tensor& index) {
+  check_matrix(op, x);
+  check_index(op, index);
+  Tensor y = ctx.empty({index.dim(0), x.dim(1)}, x.dtype());
+  run_index(ctx, x, index, y, kGatherRows);
+  return y;
 }
 
 }  // namespace
@@ -50,10 +57,7 @@ Tensor gather_columns(Context& ctx, const Tensor& x, const Tensor& index) {
 }
 
 Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index) {
-  check_matrix("gather_rows", x);
-  check_index("gather_rows", index);
-  Tensor y = ctx.empty({index.dim(0), x.dim(1)}, x.dtype());
-  run_index(ctx, x, index, y, kGatherRows);
+  Tensor y = gathered("gather_rows", ctx, x, index);
   if (ctx.records({&x})) {
     const Tensor* inputs[] = {&x};
     Tensor* outputs[] = {&y};
@@ -70,10 +74,7 @@ Tensor gather_rows(Context& ctx, const Tensor& x, const Tensor& index) {
 }
 
 Tensor gather_distinct_rows(Context& ctx, const Tensor& x, const Tensor& index) {
-  check_matrix("gather_distinct_rows", x);
-  check_index("gather_distinct_rows", index);
-  Tensor y = ctx.empty({index.dim(0), x.dim(1)}, x.dtype());
-  run_index(ctx, x, index, y, kGatherRows);
+  Tensor y = gathered("gather_distinct_rows", ctx, x, index);
   if (ctx.records({&x})) {
     const Tensor* inputs[] = {&x};
     Tensor* outputs[] = {&y};
