@@ -52,58 +52,81 @@ struct RowSum {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;  // of s · log2 e; Σ 2^(s · log2 e − max)
 };
 
-// One row of scores s [512] against the keys of a span, of which it sees [begin, end). Units [first, last) of it become
+// A row of scores s [512] against the keys of a span, of which it sees [begin, end). Units [first, last) of it become
 // p in place: of the two lines of a unit's scores the first holds p cut to bf16, key j beside key j + 16, the second
 // what was cut off as another bf16. Rows lie kScoreRow apart: sixteen of them are A tiles.
 struct SoftmaxLine {
   float* s;
   int64_t begin, end, first, last;
 };
-static inline __attribute__((always_inline)) RowSum softmax_line(const SoftmaxLine& r, const ScoreScale& scale) {
+// kRows rows below each other that see the same are worked on side by side.
+template <int kRows>
+static inline __attribute__((always_inline)) void softmax_lines(const SoftmaxLine& r, const ScoreScale& scale,
+                                                                RowSum* sums) {
   using F = __m512;
   const F none = Avx512::all(-std::numeric_limits<float>::infinity());
   const bool is_blind = r.begin >= r.end;
   const int64_t from = is_blind ? r.last : r.begin / kUnit, to = is_blind ? r.last : (r.end + kUnit - 1) / kUnit;
-  const auto clear = [&](int64_t unit) {
-    _mm512_store_ps(r.s + unit * kUnit, _mm512_setzero_ps());
-    _mm512_store_ps(r.s + unit * kUnit + 16, _mm512_setzero_ps());
-  };
-  for (int64_t u = r.first; u < from; ++u) clear(u);
-  for (int64_t u = to; u < r.last; ++u) clear(u);
-  if (is_blind) return {};
-
-  if (!scale.is_plain()) scale.apply(r.s + from * kUnit, (to - from) * kUnit);
-  const auto blind = [&](int64_t unit, uint32_t keys) {
-    _mm512_mask_store_ps(r.s + unit * kUnit, static_cast<__mmask16>(keys), none);
-    _mm512_mask_store_ps(r.s + unit * kUnit + 16, static_cast<__mmask16>(keys >> 16), none);
-  };
-  if (r.begin % kUnit) blind(from, (1u << r.begin % kUnit) - 1);
-  if (r.end % kUnit) blind(to - 1, ~0u << r.end % kUnit);
-
-  F top = none, other = none;
-  for (int64_t u = from; u < to; ++u) {
-    top = _mm512_max_ps(_mm512_load_ps(r.s + u * kUnit), top);  // passes over NaN: its own p is NaN
-    other = _mm512_max_ps(_mm512_load_ps(r.s + u * kUnit + 16), other);
+  for (int64_t i = 0; i < kRows; ++i) {
+    float* s = r.s + i * kScoreRow;
+    const auto clear = [&](int64_t unit) {
+      _mm512_store_ps(s + unit * kUnit, _mm512_setzero_ps());
+      _mm512_store_ps(s + unit * kUnit + 16, _mm512_setzero_ps());
+    };
+    for (int64_t u = r.first; u < from; ++u) clear(u);
+    for (int64_t u = to; u < r.last; ++u) clear(u);
+    sums[i] = {};
+    if (is_blind) continue;
+    if (!scale.is_plain()) scale.apply(s + from * kUnit, (to - from) * kUnit);
+    const auto blind = [&](int64_t unit, uint32_t keys) {
+      _mm512_mask_store_ps(s + unit * kUnit, static_cast<__mmask16>(keys), none);
+      _mm512_mask_store_ps(s + unit * kUnit + 16, static_cast<__mmask16>(keys >> 16), none);
+    };
+    if (r.begin % kUnit) blind(from, (1u << r.begin % kUnit) - 1);
+    if (r.end % kUnit) blind(to - 1, ~0u << r.end % kUnit);
   }
-  const float factor = scale.factor(), max = _mm512_reduce_max_ps(_mm512_max_ps(top, other)) * factor;
-  const F f = Avx512::all(factor), shift = Avx512::all(max == -std::numeric_limits<float>::infinity() ? 0.f : max);
+  if (is_blind) return;
+
+  F top[kRows][2];
+#pragma GCC unroll 2
+  for (int i = 0; i < kRows; ++i) top[i][0] = top[i][1] = none;
+  for (int64_t u = from; u < to; ++u)
+#pragma GCC unroll 2
+    for (int i = 0; i < kRows; ++i) {
+      const float* at = r.s + i * kScoreRow + u * kUnit;
+      _mm_prefetch(at + kRows * kScoreRow, _MM_HINT_T0);
+      _mm_prefetch(at + kRows * kScoreRow + 16, _MM_HINT_T0);
+      top[i][0] = _mm512_max_ps(_mm512_load_ps(at), top[i][0]);  // passes over NaN: its own p is NaN
+      top[i][1] = _mm512_max_ps(_mm512_load_ps(at + 16), top[i][1]);
+    }
+  const float factor = scale.factor();
+  const F f = Avx512::all(factor);
+  F shift[kRows], sum[kRows][2];
+#pragma GCC unroll 2
+  for (int i = 0; i < kRows; ++i) {
+    sums[i].max = _mm512_reduce_max_ps(_mm512_max_ps(top[i][0], top[i][1])) * factor;
+    shift[i] = Avx512::all(sums[i].max == -std::numeric_limits<float>::infinity() ? 0.f : sums[i].max);
+    sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+  }
   const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const auto upper = [&](F x) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), high)); };
   const auto pairs = [&](F even, F odd) {  // the upper halves of both
     return _mm512_ternarylogic_epi32(_mm512_srli_epi32(_mm512_castps_si512(even), 16), _mm512_castps_si512(odd), high,
                                      0xd8);
   };
-  F even = _mm512_setzero_ps(), odd = even;
-  for (int64_t u = from; u < to; ++u) {
-    float* at = r.s + u * kUnit;
-    const F x = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at), f, shift));
-    const F y = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + 16), f, shift));
-    even += x;
-    odd += y;
-    _mm512_store_si512(at, pairs(x, y));
-    _mm512_store_si512(at + 16, pairs(x - upper(x), y - upper(y)));
-  }
-  return {max, _mm512_reduce_add_ps(even + odd)};
+  for (int64_t u = from; u < to; ++u)
+#pragma GCC unroll 2
+    for (int i = 0; i < kRows; ++i) {
+      float* at = r.s + i * kScoreRow + u * kUnit;
+      const F x = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at), f, shift[i]));
+      const F y = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + 16), f, shift[i]));
+      sum[i][0] += x;
+      sum[i][1] += y;
+      _mm512_store_si512(at, pairs(x, y));
+      _mm512_store_si512(at + 16, pairs(x - upper(x), y - upper(y)));
+    }
+#pragma GCC unroll 2
+  for (int i = 0; i < kRows; ++i) sums[i].sum = _mm512_reduce_add_ps(sum[i][0] + sum[i][1]);
 }
 
 // Rows j and j + 16 of a unit of values [32, d] as B tiles [16 pairs of keys][16 d], two for each 32 columns, the pairs

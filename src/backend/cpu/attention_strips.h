@@ -315,17 +315,14 @@ class AttentionStrips {
       scores(u0, u1);
       RowSum sums[kStrip];
       const ScoreScale scale = a.score_scale();
-      for (int64_t i = 0; i < here; ++i) {
-        if (first + kStrip + i < used()) {
-          const char* next = a.row_of(a.args_.q, row, kv_head, first + kStrip + i);
-          for (int64_t c = 0; c < a.d_k_ * 2; c += 64) _mm_prefetch(next + c, _MM_HINT_T0);
-        }
-        if (is_one) {
-          const char* out = a.row_of(a.args_.out, row, kv_head, first + i);
-          for (int64_t c = 0; c < a.d_v_ * 2; c += 64) asm volatile("prefetchw %0" : : "m"(out[c]));
-        }
-        const KeyRange own = a.row_in(w, first + i, base);
-        sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, u0, u1}, scale);
+      for (int64_t i = 0; i < here;) {
+        const int64_t at = first + i;
+        const bool is_pair = i + 1 < here && w.begin[at] == w.begin[at + 1] && w.end[at] == w.end[at + 1];
+        for (int64_t n = at; n <= at + is_pair; ++n) fetch(n, is_one);
+        const KeyRange own = a.row_in(w, at, base);
+        const SoftmaxLine lines{w.s + i * kScoreRow, own.begin, own.end, u0, u1};
+        is_pair ? softmax_lines<2>(lines, scale, sums + i) : softmax_lines<1>(lines, scale, sums + i);
+        i += 1 + is_pair;
       }
       values(w.v, u0, u1, w.o_span);
       if (!finite) clean(first, here, base, u0, u1);
@@ -336,6 +333,17 @@ class AttentionStrips {
         else
           merge_span(&w.sums[first + i], w.o + (first + i) * a.o_row(), sums[i], o, a.d_v_);
       }
+    }
+
+    // what the next strip reads and this one writes in place of row i
+    void fetch(int64_t i, bool writes) const {
+      if (i + kStrip < used()) {
+        const char* next = a.row_of(a.args_.q, row, kv_head, i + kStrip);
+        for (int64_t c = 0; c < a.d_k_ * 2; c += 64) _mm_prefetch(next + c, _MM_HINT_T0);
+      }
+      if (!writes) return;
+      const char* out = a.row_of(a.args_.out, row, kv_head, i);
+      for (int64_t c = 0; c < a.d_v_ * 2; c += 64) asm volatile("prefetchw %0" : : "m"(out[c]));
     }
 
     void scores(int64_t u0, int64_t u1) {
@@ -484,7 +492,7 @@ class AttentionStrips {
       const ScoreScale scale = a.score_scale();
       for (int64_t i = 0; i < used(); ++i) {
         const KeyRange own = a.row_in(w, i, base);
-        part.sums[i] = softmax_line({w.s + i * kScoreRow, own.begin, own.end, j0 / kUnit, j1 / kUnit}, scale);
+        softmax_lines<1>({w.s + i * kScoreRow, own.begin, own.end, j0 / kUnit, j1 / kUnit}, scale, part.sums + i);
       }
       std::fill_n(part.o, used() * a.o_row(), 0.f);
       if (used() <= kVectorRows) {
