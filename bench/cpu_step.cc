@@ -217,7 +217,7 @@ class Bench {
       int64_t step = 0;
       measure("lora step", packed.length(), flops / machine_.flops, [&] {
         parameters.zero_gradients(ctx_);
-        Tape tape = ops::make_tape();
+        Tape tape = ops::make_tape(ctx_);
         {
           TapeScope recording(ctx_, &tape);
           const train::SequenceLoss loss =

@@ -19,7 +19,7 @@ Tensor checkpoint(Context& ctx, const Tensor& input, std::function<Tensor(Contex
   tape->record(
       "checkpoint", inputs, outputs,
       [saved = Saved(input), body = std::move(body)](Context& c, std::span<const Tensor> grads, GradSink& sink) {
-        Tape own = make_tape();
+        Tape own = make_tape(c);
         Tensor x = saved.get(c).detached();
         const auto variable = std::make_shared<Variable>();
         if (sink.wants(0)) x.set_variable(variable);

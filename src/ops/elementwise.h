@@ -152,6 +152,8 @@ PMETAL_DECLARE_KERNELS(transfer, TransferArgs)
 
 // the tape that uses these for accumulation
 inline Tape make_tape() { return Tape(&accumulate); }
+// the same, which keeps what is worth keeping on the context's device
+inline Tape make_tape(const Context& ctx) { return Tape(&accumulate, ctx.keeps_values()); }
 // Runs `body` without recording and records one node whose backward runs it again with recording. Bits equal.
 // `body` maps inputs to one output and must be a pure function of its inputs and of leaves.
 Tensor checkpoint(Context& ctx, const Tensor& input, std::function<Tensor(Context&, const Tensor&)> body);

@@ -106,7 +106,7 @@ Tensor linear_lora(Context& ctx, const Tensor& x, const quant::Weight& weight, c
                     b.dim(0) == weight.out && weight.in == x.dim(1) && x_low.shape() == x.shape(),
                 "x {}, A {}, B {}", x.shape().to_string(), a.shape().to_string(), b.shape().to_string());
   if (!has_linear_lora(ctx, x, weight, bias, a)) return {};
-  Tensor y = ctx.empty({x.dim(0), weight.out}, x.dtype());
+  Tensor y = ctx.empty_spread(x.dim(0), weight.out, x.dtype());
   const Tensor u = ctx.empty({x.dim(0), a.dim(0)}, x.dtype());
   multiply(ctx, x_low, false, a, true, u, scale, false);
   run_low(ctx, x, weight, bias, u, b, y, false, false);

@@ -16,10 +16,6 @@ Tensor output(const Context& ctx, const Tensor& x, int64_t room) {
                                    : ctx.empty(x.shape(), x.dtype());
 }
 
-Tensor empty_gradient(const Context& ctx, const Tensor& x) {
-  return x.rank() == 2 ? ctx.empty_spread(x.dim(0), x.dim(1), x.dtype()) : ctx.empty(x.shape(), x.dtype());
-}
-
 // A GPU's kernel takes [tokens, heads, n] as it lies; others get evenly spaced rows.
 bool takes_heads(const Context& ctx, const Tensor& x) {
   const bool is_gpu = ctx.device().is_cuda() || (ctx.planned() && ctx.planned()->is_cuda());
@@ -95,7 +91,7 @@ Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, 
           const Tensor x = saved.get(c);
           Tensor dx = sink.place(0, x.shape(), x.dtype());
           if (!dx || (!is_mergeable(dx) && !(takes_heads(c, dx) && takes_heads(c, x) && takes_heads(c, grads[0]))))
-            dx = sink.wants(0) ? empty_gradient(c, x) : Tensor();
+            dx = sink.wants(0) ? c.empty_spread(x.shape(), x.dtype()) : Tensor();
           backward(c, x, w, grads[0], {}, eps, offset, dx, sink, 1);
           sink.add(0, dx);
         },
@@ -136,7 +132,7 @@ SumAndNorm add_rms_norm(Context& ctx, const Tensor& x, const Tensor& residual, c
                            dx = sink.place(1, sum.shape(), sum.dtype());
                            if (!dx) dx = sink.place(0, sum.shape(), sum.dtype());
                            if (!dx || !is_mergeable(dx))
-                             dx = sink.wants(0) || sink.wants(1) ? empty_gradient(c, sum) : Tensor();
+                             dx = sink.wants(0) || sink.wants(1) ? c.empty_spread(sum.shape(), sum.dtype()) : Tensor();
                            backward(c, sum, w, grads[1], grads[0], eps, offset, dx, sink, 2);
                          }
                          sink.add(0, dx);

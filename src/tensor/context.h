@@ -76,6 +76,15 @@ class Context {
   Tensor empty_spread(int64_t rows, int64_t n, DType dtype) const {
     return empty_rows(rows, n, dtype, spread_room(n, dtype));
   }
+  // the same of any shape: rows of [rows, heads, d] are all heads; others are contiguous
+  Tensor empty_spread(const Shape& shape, DType dtype) const {
+    if (shape.rank() == 2) return empty_spread(shape[0], shape[1], dtype);
+    if (shape.rank() == 3) return empty_spread(shape[0], shape[1] * shape[2], dtype).split_last(shape[1]);
+    return empty(shape, dtype);
+  }
+  // Where values that could be made again from others are kept for the backward pass instead: a CPU has the memory, and
+  // making them takes longer than reading them.
+  bool keeps_values() const { return (device_.is_meta() ? planned_.value_or(device_) : device_).is_cpu(); }
   // True when an op must record itself: there is a tape and an input takes part in differentiation.
   bool records(std::initializer_list<const Tensor*> inputs) const {
     if (!tape_) return false;

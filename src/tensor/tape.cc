@@ -76,7 +76,7 @@ void Tape::record(const char* op, std::span<const Tensor* const> inputs, std::sp
   for (const Tensor* t : inputs) node.inputs.push_back(t ? t->variable() : nullptr);
   for (size_t i = 0; i < outputs.size(); ++i) {
     auto variable = std::make_shared<Variable>();
-    if (!recompute.empty() && recompute[i])
+    if (!keeps_values_ && !recompute.empty() && recompute[i])
       variable->recompute = std::make_shared<Recomputed>(Recomputed{std::move(recompute[i]), {}});
     outputs[i]->set_variable(variable);
     node.outputs.push_back(std::move(variable));

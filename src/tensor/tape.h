@@ -67,7 +67,7 @@ class GradSink {
   Tensor empty_for(int input, const Shape& shape, DType dtype) const {
     const Tensor t = place(input, shape, dtype);
     if (t.defined()) return t;
-    return shape.rank() == 2 ? ctx_.empty_spread(shape[0], shape[1], dtype) : ctx_.empty(shape, dtype);
+    return ctx_.empty_spread(shape, dtype);
   }
   // The same as destination() for an activation: its gradient so far, when nobody else holds it and it is a tensor of
   // this shape and dtype with dense rows; a product then adds to it in its epilogue. Undefined: use add().
@@ -84,7 +84,9 @@ using Backward = std::function<void(Context&, std::span<const Tensor> grads, Gra
 
 class Tape {
  public:
-  explicit Tape(GradSink::Accumulate accumulate) : accumulate_(accumulate) {}
+  // `keeps_values`: what ops could make again is kept as it is
+  explicit Tape(GradSink::Accumulate accumulate, bool keeps_values = false)
+      : accumulate_(accumulate), keeps_values_(keeps_values) {}
   // Gives each output a Variable and remembers the op. Inputs without Variable get nothing. `recompute` (outputs of
   // cheap ops only) has one entry per output or none at all.
   void record(const char* op, std::span<const Tensor* const> inputs, std::span<Tensor* const> outputs,
@@ -104,6 +106,7 @@ class Tape {
   };
   std::vector<Node> nodes_;
   GradSink::Accumulate accumulate_;
+  bool keeps_values_;
 };
 
 // Makes `value` a leaf: a parameter whose gradient is accumulated in `grad` (f32 view of a flat buffer, or undefined:

@@ -86,7 +86,7 @@ MemoryPlan plan_training(const models::Checkpoint& checkpoint, const PlanRequest
   ctx.allocator().reset_peak();
   for (int64_t step = 1; step <= 2; ++step) {
     parameters.zero_gradients(ctx);
-    Tape tape = ops::make_tape();
+    Tape tape = ops::make_tape(ctx);
     {
       TapeScope recording(ctx, &tape);
       const SequenceLoss loss = sequence_loss(ctx, *model, packed, 1, request.loss);

@@ -73,7 +73,7 @@ class MemoryPlanTest : public ::testing::Test {
     ctx.allocator().reset_peak();
     for (int64_t step = 1; step <= 2; ++step) {
       parameters.zero_gradients(ctx);
-      Tape tape = ops::make_tape();
+      Tape tape = ops::make_tape(ctx);
       TapeScope recording(ctx, &tape);
       const SequenceLoss loss = sequence_loss(ctx, *model, packed, 1, r.loss);
       const Tensor seed = ctx.empty({1}, DType::kF32);

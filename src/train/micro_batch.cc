@@ -50,7 +50,7 @@ MicroBatches::Result MicroBatches::start(const LossInputs& inputs, const LossOpt
 }
 
 MicroBatches::Result MicroBatches::compute(const LossInputs& inputs, const LossOptions& options) {
-  Tape tape = ops::make_tape();
+  Tape tape = ops::make_tape(ctx_);
   TapeScope recording(ctx_, &tape);
   const SequenceLoss loss = sequence_loss(ctx_, model_, inputs, options);
   Tensor seed = ctx_.empty({1}, DType::kF32);
@@ -89,7 +89,7 @@ MicroBatches::Recorded* MicroBatches::recorded(const Layout& layout) {
 
 MicroBatches::Result MicroBatches::run(const data::PackedSequence& packed, double scale, const LossOptions& options) {
   if (!ops::can_record(ctx_) || options.embedding_noise > 0 || model_.info().rope_depends_on_length) {
-    Tape tape = ops::make_tape();
+    Tape tape = ops::make_tape(ctx_);
     TapeScope recording(ctx_, &tape);
     const SequenceLoss loss = sequence_loss(ctx_, model_, packed, scale, options);
     if (!loss.n_learned) return {};
