@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "candidate_turns.h"
 #include "ops/attention.h"
 #include "ops/device.h"
 
@@ -52,41 +53,6 @@ Options parse(int argc, char** argv) {
   return o;
 }
 
-template <class Args>
-void measure(Context& ctx, const KernelList<Args>& list, const Args& args, const Options& o, double flops) {
-  struct Run {
-    const Candidate<Args>* candidate;
-    Buffer workspace;
-    KernelContext kernel;
-    std::vector<double> ms;
-  };
-  std::vector<Run> runs;
-  for (const Candidate<Args>& c : list.candidates) {
-    if (!o.kernels.empty() && std::find(o.kernels.begin(), o.kernels.end(), c.name) == o.kernels.end()) continue;
-    if (o.kernels.empty() && std::strcmp(c.name, "plain") == 0) continue;
-    Run run{&c, {}, {&ctx.threads(), nullptr, 0, nullptr, 0}, {}};
-    if (c.decline && c.decline(args, run.kernel)) continue;
-    if (c.workspace) {
-      run.kernel.workspace_bytes = c.workspace(args, run.kernel);
-      run.workspace = ctx.allocator().allocate(run.kernel.workspace_bytes);
-      run.kernel.workspace = run.workspace.data();
-    }
-    runs.push_back(std::move(run));
-  }
-  for (int64_t i = 0; i < o.repeat; ++i)
-    for (Run& run : runs) {
-      const auto from = std::chrono::steady_clock::now();
-      run.candidate->run(args, run.kernel);
-      run.ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count());
-    }
-  for (Run& run : runs) {
-    std::sort(run.ms.begin(), run.ms.end());
-    const double median = run.ms[run.ms.size() / 2];
-    std::printf("%-20s %-12s %8.2f %8.2f %8.2f ms %8.0f GFLOP/s\n", list.op, run.candidate->name, run.ms.front(),
-                run.ms[run.ms.size() / 10], median, flops / median / 1e6);
-  }
-}
-
 int main(int argc, char** argv) {
   const Options o = parse(argc, argv);
   Context ctx = ops::make_context(kCpu, std::make_shared<ThreadPool>(o.threads));
@@ -117,8 +83,8 @@ int main(int argc, char** argv) {
   b.dout = dout.view(), b.dq = dq.view(), b.dk = dk.view(), b.dv = dv.view();
   const double product =
       static_cast<double>(o.tokens) * static_cast<double>(o.tokens) * static_cast<double>(o.heads * o.head_dim);
-  measure(ctx, ops::attention_cpu, f, o, 2 * product);
-  measure(ctx, ops::attention_backward_cpu, b, o, 5 * product);
+  measure_in_turns(ctx, ops::attention_cpu, f, o.kernels, o.repeat, 2 * product);
+  measure_in_turns(ctx, ops::attention_backward_cpu, b, o.kernels, o.repeat, 5 * product);
   return 0;
 }
 

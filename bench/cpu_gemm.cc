@@ -1,7 +1,9 @@
 // How close the CPU matrix products come to the machine: for each shape of Qwen3-0.6B and 4096², for M tokens, per
 // instruction set. Weights rotate through more memory than the last-level cache holds, so that small M reads memory.
 //   cpu_gemm [--op forward|dx|dw] [--type bf16|f32] [--level NAME] [--shape NAME] [--m N,N] [--threads N] [--row-major]
-//   [--peers]
+//   [--peers] [--groups [--pad N]]
+// --groups: the products of a layer with what goes with them (norm, glu, residual, LoRA), forward and backward, in
+// turns, rows N columns further apart than they are long (32; 0 shows what that gains)
 // Columns: median and best time, and the share of the bound each reaches; bound = max(operations / measured peak, bytes
 // of W + X + Y / measured memory speed).
 #include <sched.h>

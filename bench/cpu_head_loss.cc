@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "candidate_turns.h"
 #include "ops/device.h"
 #include "ops/head_loss.h"
 #include "ops/linear.h"
@@ -74,35 +75,8 @@ void run(const Options& o) {
   ops::HeadLossArgs args;
   args.hidden = h.view(), args.weight = &w, args.labels = labels.view(), args.row_scale = scale.view();
   args.nll = nll.view(), args.entropy = entropy.view(), args.correct = correct.view(), args.dhidden = dh.view();
-  struct Run {
-    const Candidate<ops::HeadLossArgs>* candidate;
-    Buffer workspace;
-    KernelContext kernel;
-    std::vector<double> ms;
-  };
-  std::vector<Run> runs;
-  for (const auto& c : ops::head_loss_cpu.candidates) {
-    if (!o.kernels.empty() && std::find(o.kernels.begin(), o.kernels.end(), c.name) == o.kernels.end()) continue;
-    Run r{&c, {}, {&ctx.threads(), nullptr, 0, nullptr, 0}, {}};
-    if (o.kernels.empty() && &c == &ops::head_loss_cpu.candidates.back()) continue;
-    if (c.decline && c.decline(args, r.kernel)) continue;
-    r.kernel.workspace_bytes = c.workspace ? c.workspace(args, r.kernel) : 0;
-    r.workspace = ctx.allocator().allocate(r.kernel.workspace_bytes);
-    r.kernel.workspace = r.workspace.data();
-    runs.push_back(std::move(r));
-  }
-  for (int64_t i = 0; i < o.repeat; ++i)
-    for (Run& r : runs) {
-      const auto begin = std::chrono::steady_clock::now();
-      r.candidate->run(args, r.kernel);
-      r.ms.push_back(1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    }
-  const double flops = 4.0 * static_cast<double>(o.tokens * o.hidden * o.vocabulary);
-  for (Run& r : runs) {
-    std::sort(r.ms.begin(), r.ms.end());
-    std::printf("%-12s best %8.2f ms, tenth percentile %8.2f, median %8.2f; %.0f GFLOP/s\n", r.candidate->name, r.ms[0],
-                r.ms[r.ms.size() / 10], r.ms[r.ms.size() / 2], flops / r.ms[0] * 1e-6);
-  }
+  measure_in_turns(ctx, ops::head_loss_cpu, args, o.kernels, o.repeat,
+                   4.0 * static_cast<double>(o.tokens * o.hidden * o.vocabulary));
 }
 
 }  // namespace

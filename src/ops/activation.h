@@ -1,4 +1,4 @@
-// Gated activations: y = act(gate) · up. Computed in f32, rounded once. The output is recomputed, never saved.
+// Gated activations: y = act(gate) · up. Computed in f32, rounded once. The output can be made again (see Tape).
 #pragma once
 
 #include <string_view>

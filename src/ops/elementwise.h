@@ -37,7 +37,7 @@ enum class Unary : uint8_t {
 };
 Tensor unary(Context& ctx, const Tensor& x, Unary op);
 Tensor clamp(Context& ctx, const Tensor& x, float low, float high);
-Tensor cast(Context& ctx, const Tensor& x, DType dtype);  // recomputed, never saved
+Tensor cast(Context& ctx, const Tensor& x, DType dtype);  // can be made again (see Tape)
 Tensor softmax(Context& ctx, const Tensor& x);            // over the last dimension
 Tensor log_softmax(Context& ctx, const Tensor& x);
 Tensor logsumexp(Context& ctx, const Tensor& x);  // [rows, n] -> [rows]

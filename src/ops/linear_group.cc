@@ -27,6 +27,10 @@ LinearGroupArgs arguments(const Tensor& x, const NormInput& norm, std::span<cons
   return args;
 }
 
+// Whether a CPU has a kernel for it, asked before results are allocated; a GPU is asked when they are there.
+bool is_taken(Context& ctx, const LinearGroupArgs& args) {
+  return !ctx.tape() && (ctx.device().is_cuda() || fused_candidate(ctx, linear_group_cpu, args));
+}
 bool run(Context& ctx, const LinearGroupArgs& args) {
   return ctx.device().is_cuda() ? try_dispatch(ctx, linear_group_cuda, args) : run_fused(ctx, linear_group_cpu, args);
 }
@@ -35,8 +39,8 @@ bool run(Context& ctx, const LinearGroupArgs& args) {
 
 std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput& norm,
                                  std::span<const WeightAndBias> weights) {
-  if (ctx.tape()) return {};
   LinearGroupArgs args = arguments(x, norm, weights);
+  if (!is_taken(ctx, args)) return {};
   std::vector<Tensor> all;
   for (size_t i = 0; i < weights.size(); ++i) {
     all.push_back(ctx.empty_spread(x.dim(0), weights[i].weight->out, x.dtype()));
@@ -48,28 +52,28 @@ std::vector<Tensor> linear_group(Context& ctx, const Tensor& x, const NormInput&
 
 Tensor linear_glu(Context& ctx, const Tensor& x, const NormInput& norm, const WeightAndBias& gate,
                   const WeightAndBias& up, Activation activation) {
-  if (ctx.tape()) return {};
   require(gate.weight->out == up.weight->out, "[linear_glu] the gate has {} rows, what it gates {}", gate.weight->out,
           up.weight->out);
   const WeightAndBias weights[] = {gate, up};
   LinearGroupArgs args = arguments(x, norm, weights);
-  const Tensor y = ctx.empty_spread(x.dim(0), gate.weight->out, x.dtype());
-  args.y[0] = y.view();
   args.is_gated = true;
   args.activation = activation;
+  if (!is_taken(ctx, args)) return {};
+  const Tensor y = ctx.empty_spread(x.dim(0), gate.weight->out, x.dtype());
+  args.y[0] = y.view();
   return run(ctx, args) ? y : Tensor();
 }
 
 Tensor linear_add(Context& ctx, const Tensor& x, const WeightAndBias& weight, const Tensor& residual) {
-  if (ctx.tape()) return {};
   const WeightAndBias weights[] = {weight};
   LinearGroupArgs args = arguments(x, {}, weights);
   require(residual.rank() == 2 && residual.dim(0) == x.dim(0) && residual.dim(1) == weight.weight->out,
           "[linear_add] {} rows with a weight of {} rows do not fit the residual {}", x.dim(0), weight.weight->out,
           residual.shape().to_string());
+  args.residual = residual.view();
+  if (!is_taken(ctx, args)) return {};
   const Tensor y = ctx.empty(residual.shape(), x.dtype());
   args.y[0] = y.view();
-  args.residual = residual.view();
   return run(ctx, args) ? y : Tensor();
 }
 

@@ -1,9 +1,10 @@
-// Products with weights that share their input, and what stands around them in a block, as one op for steps of few
-// rows:
+// Products with weights that share their input, and what stands around them in a block, as one op: for
+// steps of few rows on a GPU, for all steps on a CPU with AMX:
 //   h = x, or rms_norm(x);  y_p = h · W_pᵀ (+ bias_p)
 // or act(y_0) · y_1, or residual + y_0. Values are rounded where the ops that it stands for (rms_norm, linear, glu,
 // add) round. Not differentiable: for steps that record nothing. The functions return nothing where no kernel of the
-// device takes the arguments (on the CPU, for many rows, for other dtypes): the caller runs those ops.
+// device takes the arguments (many rows on a GPU, a CPU without AMX, other dtypes and formats): the caller runs those
+// ops.
 #pragma once
 
 #include <array>

@@ -28,7 +28,7 @@ struct RmsNormBackwardArgs {
 };
 PMETAL_DECLARE_KERNELS(rms_norm_backward, RmsNormBackwardArgs)
 
-// Over the last dimension. The output is recomputed, never saved. `room`: see Tensor::room(); for [rows, n] alone.
+// Over the last dimension. The output can be made again (see Tape). `room`: see Tensor::room(); for [rows, n] alone.
 Tensor rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, float offset = 0, int64_t room = 0);
 
 struct SumAndNorm {

@@ -29,7 +29,7 @@ struct RopeArgs {
   bool inverse = false;  // the transpose: backward
 };
 PMETAL_DECLARE_KERNELS(rope, RopeArgs)
-// The output is recomputed, never saved.
+// The output can be made again (see Tape).
 Tensor rope(Context& ctx, const Tensor& x, const RopeTable& table, bool interleaved = false);
 
 }  // namespace pmetal::ops

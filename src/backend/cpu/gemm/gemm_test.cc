@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -91,6 +92,11 @@ void expect_workspace_respected(const Args& args, const Buffer& b, ThreadPool& p
 void call(const LinearForward& args, ThreadPool& pool) {
   const Buffer w = workspace_for(args, pool);
   linear_forward(args, w.data(), pool);
+  expect_workspace_respected(args, w, pool);
+}
+void call(const LinearGroup& args, ThreadPool& pool) {
+  const Buffer w = workspace_for(args, pool);
+  linear_group(args, w.data(), pool);
   expect_workspace_respected(args, w, pool);
 }
 void call(const LinearInputGrad& args, ThreadPool& pool) {
@@ -320,6 +326,79 @@ TEST(Gemm, a_second_product_goes_to_the_same_sums) {
           run(first, s.m - first, part, one);
           const auto bytes = [&](const TestMatrix& v) { return v.bytes.data() + first * v.stride * size_of(yt); };
           ASSERT_EQ(std::memcmp(bytes(y), bytes(part), static_cast<size_t>((s.m - first) * y.stride * size_of(yt))), 0);
+        }
+      }
+}
+
+// A norm that reverses each row, and a gate that multiplies: what the driver does with them shows, whatever they are.
+void reverse_row(const void* x, const void*, float, int64_t n, void* y) {
+  for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(y)[i] = static_cast<const uint16_t*>(x)[n - 1 - i];
+}
+void multiply_by_gate(const FinishArgs& s) {
+  for (int64_t r = 0; r < s.rows; ++r)
+    for (int64_t i = 0; i < s.n; ++i) {
+      const float up = to_f32(to_bf16(s.c[r * s.c_stride + i] + (s.bias ? s.bias[i] : 0)));
+      const float gate = to_f32(BF16{s.gate[r * s.gate_stride + i]});
+      static_cast<uint16_t*>(s.y)[r * s.y_stride + i] = to_bf16(gate * up).bits;
+    }
+}
+
+TEST(Gemm, products_that_share_their_input_have_the_bits_of_each_alone) {
+  ThreadPool pool(3);
+  PhiloxStream rng(13, RngPurpose::kSynthetic);
+  const DType t = DType::kBF16;
+  struct Shapes {
+    int64_t m, k;
+    std::array<int64_t, 3> n;
+  };
+  for (const Shapes& s : {Shapes{1, 32, {16, 16, 16}},
+                          {5, 70, {33, 50, 7}},
+                          {40, 96, {100, 47, 16}},
+                          {70, 2100, {200, 64, 33}},
+                          {530, 64, {80, 96, 40}}})
+    for (const auto layout : {WeightLayout::kPacked, WeightLayout::kRowMajor})
+      for (const bool normed : {false, true}) {
+        const TestMatrix x(rng, s.m, s.k, t, 32 - s.k % 32), bias(rng, 1, s.n[0], DType::kF32);
+        TestMatrix h = x;
+        for (int64_t i = 0; normed && i < s.m; ++i)
+          for (int64_t j = 0; j < s.k; ++j) h.set(i, j, x.at(i, s.k - 1 - j));
+        std::vector<TestWeight> w;
+        for (const int64_t n : s.n) w.emplace_back(rng, n, s.k, t, pool);
+        const TestWeight up(rng, s.n[0], s.k, t, pool);
+        for (const GemmKernels& level : levels()) {
+          LinearGroup g;
+          g.m = s.m, g.k = s.k, g.x = x.view(), g.n_parts = 3, g.kernels = &level;
+          if (normed) g.norm.row = reverse_row;
+          std::vector<TestMatrix> got, want;
+          for (size_t p = 0; p < 3; ++p) got.emplace_back(rng, s.m, s.n[p], t, 3), want.push_back(got.back());
+          LinearForward f;
+          f.m = s.m, f.k = s.k, f.x = h.view(), f.kernels = &level;
+          for (size_t p = 0; p < 3; ++p) {
+            g.parts[p].n = f.n = s.n[p];
+            g.parts[p].w = f.w = w[p].view(layout);
+            g.parts[p].y = got[p].out(), f.y = want[p].out();
+            g.parts[p].bias = f.bias = p == 0 ? bias.bytes.data() : nullptr;
+            call(f, pool);
+          }
+          call(g, pool);
+          for (size_t p = 0; p < 3; ++p)
+            ASSERT_EQ(got[p].bytes, want[p].bytes) << level.name << ", " << s.m << " rows of " << s.k << ", part " << p;
+
+          // gated: part 0 by what `up` gives
+          TestMatrix of_up = want[0], y = want[0];
+          f.n = s.n[0], f.w = up.view(layout), f.bias = nullptr, f.y = of_up.out();
+          call(f, pool);
+          g.n_parts = 2, g.is_gated = true, g.finish = multiply_by_gate;
+          g.parts[0].y = y.out();
+          g.parts[1] = {};
+          g.parts[1].n = s.n[0], g.parts[1].w = up.view(layout);
+          call(g, pool);
+          ASSERT_TRUE(y.gap_is_untouched());
+          for (int64_t i = 0; i < s.m; ++i)
+            for (int64_t j = 0; j < s.n[0]; ++j)
+              ASSERT_EQ(y.read(i, j),
+                        to_f32(to_bf16(static_cast<float>(want[0].read(i, j)) * static_cast<float>(of_up.read(i, j)))))
+                  << level.name << ", " << s.m << " rows of " << s.k << " at " << i << ", " << j;
         }
       }
 }
