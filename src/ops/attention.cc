@@ -69,9 +69,11 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
                        AttentionBackwardArgs args;
                        args.forward = arguments(q, k, v, saved_out, lse, rows, options);
                        args.dout = grads[0].view();
-                       const Tensor dq = sink.empty_for(0, q.shape(), q.dtype()),
-                                    dk = sink.empty_for(1, k.shape(), k.dtype()),
-                                    dv = sink.empty_for(2, v.shape(), v.dtype());
+                       const auto gradient_of = [&](int input, const Tensor& t) {
+                         const Tensor place = sink.place(input, t.shape(), t.dtype());
+                         return place ? place : c.empty_spread_heads(t.shape(), t.dtype());
+                       };
+                       const Tensor dq = gradient_of(0, q), dk = gradient_of(1, k), dv = gradient_of(2, v);
                        Tensor dsinks;
                        args.dq = dq.view();
                        args.dk = dk.view();

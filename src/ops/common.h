@@ -11,8 +11,20 @@ namespace pmetal::ops {
 // accumulator dtype of a computation on tensors of `dtype`
 inline DType wide(DType dtype) { return dtype == DType::kF64 ? DType::kF64 : DType::kF32; }
 
-// [rows, n] over the last dimension. The caller gives a tensor whose leading dimensions merge (see mergeable).
+// True when all dimensions before the last are evenly spaced rows.
+inline bool is_mergeable(const Tensor& t) {
+  int64_t expected = -1;
+  for (int i = t.rank() - 2; i >= 0; --i) {
+    if (t.shape()[i] == 1) continue;
+    if (expected >= 0 && t.strides()[i] != expected) return false;
+    expected = t.strides()[i] * t.shape()[i];
+  }
+  return t.rank() >= 1 && (t.dim(-1) == 1 || t.strides()[-1] == 1);
+}
+
+// [rows, n] over the last dimension. The tensor must be mergeable.
 inline View as_rows(const Tensor& t) {
+  PMETAL_ASSERT(is_mergeable(t), "rows of {} are not evenly spaced", t.shape().to_string());
   View v = t.view();
   const int64_t n = v.dim(-1), step = v.stride(-1);
   int64_t rows = 1, outer = n;
@@ -23,16 +35,6 @@ inline View as_rows(const Tensor& t) {
       break;
     }
   return View{v.data, v.dtype, 2, {rows, n}, {outer, step}};
-}
-
-inline bool is_mergeable(const Tensor& t) {
-  int64_t expected = -1;
-  for (int i = t.rank() - 2; i >= 0; --i) {
-    if (t.shape()[i] == 1) continue;
-    if (expected >= 0 && t.strides()[i] != expected) return false;
-    expected = t.strides()[i] * t.shape()[i];
-  }
-  return t.rank() >= 1 && (t.dim(-1) == 1 || t.strides()[-1] == 1);
 }
 
 // t itself, or a contiguous copy where its rows are not evenly spaced

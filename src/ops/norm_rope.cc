@@ -11,7 +11,7 @@ namespace {
 // the result, or nothing where no kernel of the device takes it
 Tensor fused(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const RopeTable& table) {
   if (x.rank() != 3) return {};
-  Tensor y = ctx.empty_spread(x.shape(), x.dtype());
+  Tensor y = ctx.empty_spread_heads(x.shape(), x.dtype());
   const NormRopeArgs args{x.view(), weight.view(), table.cos.view(), table.sin.view(), y.view(), eps};
   const bool taken =
       ctx.device().is_cuda() ? try_dispatch(ctx, norm_rope_cuda, args) : run_fused(ctx, norm_rope_cpu, args);
@@ -44,7 +44,7 @@ Tensor norm_rope(Context& ctx, const Tensor& x, const Tensor& weight, float eps,
         Tensor dx, dweight;
         if (sink.wants(0)) {
           dx = sink.place(0, x.shape(), x.dtype());
-          if (!dx || !is_alike(dx, x)) dx = c.empty_spread(x.shape(), x.dtype());
+          if (!dx || !is_alike(dx, x)) dx = c.empty_spread_heads(x.shape(), x.dtype());
           args.dx = dx.view();
         }
         bool direct = false;

@@ -6,7 +6,7 @@ namespace pmetal::ops {
 namespace {
 
 Tensor turned(Context& ctx, const Tensor& x, const RopeTable& table, bool interleaved, bool inverse, Tensor y = {}) {
-  if (!y) y = ctx.empty_spread(x.shape(), x.dtype());
+  if (!y) y = ctx.empty_spread_heads(x.shape(), x.dtype());
   dispatch(ctx, rope_cpu, rope_cuda,
            RopeArgs{x.view(), y.view(), table.cos.view(), table.sin.view(), interleaved, inverse});
   return y;

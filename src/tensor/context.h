@@ -76,11 +76,13 @@ class Context {
   Tensor empty_spread(int64_t rows, int64_t n, DType dtype) const {
     return empty_rows(rows, n, dtype, spread_room(n, dtype));
   }
-  // the same of any shape: rows of [rows, heads, d] are all heads; others are contiguous
+  // The same for rows of any shape, which stay evenly spaced: spread where it is a matrix, contiguous elsewhere.
   Tensor empty_spread(const Shape& shape, DType dtype) const {
-    if (shape.rank() == 2) return empty_spread(shape[0], shape[1], dtype);
-    if (shape.rank() == 3) return empty_spread(shape[0], shape[1] * shape[2], dtype).split_last(shape[1]);
-    return empty(shape, dtype);
+    return shape.rank() == 2 ? empty_spread(shape[0], shape[1], dtype) : empty(shape, dtype);
+  }
+  // [tokens, heads, d], spread by tokens: its rows of d are not evenly spaced
+  Tensor empty_spread_heads(const Shape& shape, DType dtype) const {
+    return empty_spread(shape[0], shape[1] * shape[2], dtype).split_last(shape[1]);
   }
   // Where values that could be made again from others are kept for the backward pass instead: a CPU has the memory, and
   // making them takes longer than reading them.
