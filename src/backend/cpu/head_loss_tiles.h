@@ -400,7 +400,7 @@ class HeadLossTiles {
       tiles.configure(16, 16);
       tiles.template zero<0>();
       alignas(64) char b[kTileBytes];
-      alignas(64) float c[16 * 16];
+      alignas(64) float c[16 * 16] = {};
       for (int64_t k = 0; k < a.tiles_in_; ++k) {
         a.kernels_.transpose16(labels + k * 64, a.in_ * 2, b, 64);
         tiles.template load<6>(b, 64);

@@ -3,8 +3,8 @@
 // added to the destination; subnormals count as zero on the way in and out. Tests only.
 #pragma once
 
-#include <bit>
-#include <cmath>
+#include <immintrin.h>
+
 #include <cstring>
 
 #include "backend/cpu/gemm/amx_block.h"
@@ -42,27 +42,39 @@ class EmulatedTiles {
     for (int r = 0; r < rows_[T]; ++r) std::memcpy(to + r * stride, tiles_[T][r], 64);
   }
   template <int C, int A, int B>
-  void dot() {
+  __attribute__((target("avx2,fma"))) void dot() {
     check(C), check(A), check(B);
     PMETAL_ASSERT(rows_[C] == rows_[A] && rows_[B] == 16);
     for (int m = 0; m < rows_[C]; ++m)
-      for (int n = 0; n < 16; ++n) {
-        float even = 0, odd = 0;
+      for (int n = 0; n < 16; n += 8) {  // a column in each lane
+        __m256 even = _mm256_setzero_ps(), odd = even;
         for (int p = 0; p < 16; ++p) {
-          const uint32_t a = tiles_[A][m][p], b = tiles_[B][p][n];
-          even = flush(std::fma(low(a), low(b), even));
-          odd = flush(std::fma(high(a), high(b), odd));
+          const __m256i a = _mm256_set1_epi32(static_cast<int>(tiles_[A][m][p])), b = load(&tiles_[B][p][n]);
+          even = flush(_mm256_fmadd_ps(low(a), low(b), even));
+          odd = flush(_mm256_fmadd_ps(high(a), high(b), odd));
         }
-        const float sum = flush(even + odd);
-        const float old = flush(std::bit_cast<float>(tiles_[C][m][n]));
-        tiles_[C][m][n] = std::bit_cast<uint32_t>(flush(old + sum));
+        const __m256 sum = flush(_mm256_add_ps(even, odd)), old = flush(_mm256_castsi256_ps(load(&tiles_[C][m][n])));
+        const __m256 all = flush(_mm256_add_ps(old, sum));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(&tiles_[C][m][n]), _mm256_castps_si256(all));
       }
   }
 
  private:
-  static float flush(float v) { return std::fpclassify(v) == FP_SUBNORMAL ? std::copysign(0.f, v) : v; }
-  static float low(uint32_t pair) { return flush(std::bit_cast<float>(pair << 16)); }
-  static float high(uint32_t pair) { return flush(std::bit_cast<float>(pair & 0xffff0000u)); }
+  // subnormals (exponent 0) to zero of their sign
+  __attribute__((target("avx2,fma"))) static __m256 flush(__m256 v) {
+    const __m256i bits = _mm256_castps_si256(v), exponent = _mm256_set1_epi32(0x7f800000);
+    const __m256i is_zero = _mm256_cmpeq_epi32(_mm256_and_si256(bits, exponent), _mm256_setzero_si256());
+    return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_and_si256(is_zero, _mm256_set1_epi32(0x7fffffff)), bits));
+  }
+  __attribute__((target("avx2,fma"))) static __m256 low(__m256i pairs) {
+    return flush(_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
+  }
+  __attribute__((target("avx2,fma"))) static __m256 high(__m256i pairs) {
+    return flush(_mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))));
+  }
+  __attribute__((target("avx2,fma"))) static __m256i load(const uint32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
   void check(int tile) const { PMETAL_ASSERT(rows_[tile] >= 1 && rows_[tile] <= 16, "tile {}", tile); }
 
   int rows_[8] = {};

@@ -226,8 +226,8 @@ class Run {
     }
     int part = p_.n_parts - 1;
     while (part > 0 && plan_.first_block[static_cast<size_t>(part)] > v) --part;
-    const auto next = static_cast<size_t>(part + 1);
-    return {part, v - plan_.first_block[next - 1], part + 1 < p_.n_parts ? plan_.first_block[next] : plan_.blocks};
+    const auto at = static_cast<size_t>(part);
+    return {part, v - plan_.first_block[at], part + 1 < p_.n_parts ? plan_.first_block[at + 1] : plan_.blocks};
   }
   const Part& part_at(const Place& at) const { return p_.parts[static_cast<size_t>(at.part)]; }
   // of the panel that begins at v, within a super block that ends at `end`
