@@ -151,7 +151,8 @@ TEST(Head_loss_tiles, Follow_logits_that_lie_far_above_the_label) {
   Problem p(rng, 32, 32, vocabulary, 1);
   for (int64_t v = 0; v < vocabulary; ++v)
     for (int64_t i = 0; i < 32; ++i) {
-      const float steps = -30.f + 60.f * static_cast<float>((v - v % 130) / 130) / 9;  // ten levels
+      const int64_t level = v / 130;  // of ten
+      const float steps = -30.f + 60.f * static_cast<float>(level) / 9;
       p.values.data<BF16>()[v * 32 + i] = narrow_to<BF16>(steps + static_cast<float>((v * 7 + i * 3) % 5) * 0.25f);
     }
   for (int64_t i = 0; i < 32 * 32; ++i)
