@@ -1,11 +1,12 @@
-# pmetal_folder(name USES folder... LINKS folder... LIBS lib...)
-#   USES: folders whose headers it may include; LINKS: folders it needs only at link time.
+# pmetal_folder(name USES folder... LINKS folder... LIBS lib... SHARDS n)
+#   USES: folders whose headers it may include; LINKS: folders it needs only at link time; SHARDS: tests of ctest that
+#   the folder's tests are divided among under sanitizers.
 #   src/<name>/**.cc becomes the static library pmetal_<name>; src/<name>/**_test.cc becomes the test
 #   <name>_test. A folder that has no source yet is an empty interface target.
 # pmetal_table(folder glob prefix type header)
 #   collects every file of the folder that defines `<prefix><stem>` into a generated table (see below).
 function(pmetal_folder name)
-  cmake_parse_arguments(arg "" "" "USES;LINKS;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "" "SHARDS" "USES;LINKS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -38,8 +39,21 @@ function(pmetal_folder name)
     if(PMETAL_SANITIZE)
       string(APPEND skipped ":*Trained.*")
     endif()
-    add_test(NAME ${name} COMMAND ${name}_test --gtest_filter=-${skipped})
-    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 600)
+    # one test of ctest, or SHARDS of them, side by side, where sanitizers make it a matter of minutes
+    set(shards 1)
+    if(PMETAL_SANITIZE AND arg_SHARDS)
+      set(shards ${arg_SHARDS})
+    endif()
+    foreach(shard RANGE 1 ${shards})
+      set(test ${name})
+      if(shards GREATER 1)
+        string(APPEND test _${shard})
+      endif()
+      math(EXPR index "${shard} - 1")
+      add_test(NAME ${test} COMMAND ${name}_test --gtest_filter=-${skipped})
+      set_tests_properties(${test} PROPERTIES LABELS unit TIMEOUT 600
+        ENVIRONMENT "GTEST_TOTAL_SHARDS=${shards};GTEST_SHARD_INDEX=${index}")
+    endforeach()
     # test suites whose name ends in Long run with ./test.sh --all only
     foreach(test ${tests})
       file(STRINGS ${test} hit REGEX "^TEST.*Long," LIMIT_COUNT 1)
