@@ -20,7 +20,7 @@ inline constexpr int64_t kSpan = 512, kUnit = 32, kSpanUnits = kSpan / kUnit;  /
 inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr int64_t kScoreRow = kSpan + 16;  // floats: rows of one column in 16 sets
 
-// 2^x within 3e-6, far below the 2^-14 that p is kept with; -inf gives 0, NaN stays
+// 2^x within 3e-6, far below the 2^-9 that p is kept with; -inf gives 0, NaN stays
 static inline __attribute__((always_inline)) __m512 exp2_of(__m512 x) {
   const __m512 r = _mm512_reduce_ps(x, 0x9);  // x − floor(x)
   __m512 p = Avx512::all(1.353416791e-02f);
@@ -53,12 +53,17 @@ struct RowSum {
 };
 
 // A row of scores s [512] against the keys of a span, of which it sees [begin, end). Units [first, last) of it become
-// p in place: of the two lines of a unit's scores the first holds p cut to bf16, key j beside key j + 16, the second
-// what was cut off as another bf16. Rows lie kScoreRow apart: sixteen of them are A tiles.
+// p in place: the first of the two lines of a unit's scores holds p rounded to bf16, key j beside key j + 16. Rows lie
+// kScoreRow apart: sixteen of them are A tiles.
 struct SoftmaxLine {
   float* s;
   int64_t begin, end, first, last;
 };
+// 0, 16, 1, 17, …: the halves of a line beside each other
+static inline __m512i pair_order() {
+  const __m512i j = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm512_or_si512(j, _mm512_slli_epi32(_mm512_add_epi32(j, _mm512_set1_epi32(16)), 16));
+}
 // kRows rows below each other that see the same are worked on side by side.
 template <int kRows>
 static inline __attribute__((always_inline)) void softmax_lines(const SoftmaxLine& r, const ScoreScale& scale,
@@ -69,10 +74,7 @@ static inline __attribute__((always_inline)) void softmax_lines(const SoftmaxLin
   const int64_t from = is_blind ? r.last : r.begin / kUnit, to = is_blind ? r.last : (r.end + kUnit - 1) / kUnit;
   for (int64_t i = 0; i < kRows; ++i) {
     float* s = r.s + i * kScoreRow;
-    const auto clear = [&](int64_t unit) {
-      _mm512_store_ps(s + unit * kUnit, _mm512_setzero_ps());
-      _mm512_store_ps(s + unit * kUnit + 16, _mm512_setzero_ps());
-    };
+    const auto clear = [&](int64_t unit) { _mm512_store_ps(s + unit * kUnit, _mm512_setzero_ps()); };
     for (int64_t u = r.first; u < from; ++u) clear(u);
     for (int64_t u = to; u < r.last; ++u) clear(u);
     sums[i] = {};
@@ -108,12 +110,7 @@ static inline __attribute__((always_inline)) void softmax_lines(const SoftmaxLin
     shift[i] = Avx512::all(sums[i].max == -std::numeric_limits<float>::infinity() ? 0.f : sums[i].max);
     sum[i][0] = sum[i][1] = _mm512_setzero_ps();
   }
-  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const auto upper = [&](F x) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), high)); };
-  const auto pairs = [&](F even, F odd) {  // the upper halves of both
-    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(_mm512_castps_si512(even), 16), _mm512_castps_si512(odd), high,
-                                     0xd8);
-  };
+  const __m512i pairs = pair_order();
   for (int64_t u = from; u < to; ++u)
 #pragma GCC unroll 2
     for (int i = 0; i < kRows; ++i) {
@@ -122,8 +119,7 @@ static inline __attribute__((always_inline)) void softmax_lines(const SoftmaxLin
       const F y = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + 16), f, shift[i]));
       sum[i][0] += x;
       sum[i][1] += y;
-      _mm512_store_si512(at, pairs(x, y));
-      _mm512_store_si512(at + 16, pairs(x - upper(x), y - upper(y)));
+      _mm512_store_si512(at, _mm512_permutexvar_epi16(pairs, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x))));
     }
 #pragma GCC unroll 2
   for (int i = 0; i < kRows; ++i) sums[i].sum = _mm512_reduce_add_ps(sum[i][0] + sum[i][1]);

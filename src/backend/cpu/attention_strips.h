@@ -4,7 +4,7 @@
 //     for each span that one of them sees:         K and V as B tiles, once
 //       for each strip of 32 rows:
 //         S [32, 512] = Q Kᵀ                       in steps of 32 keys, those that nobody sees left out
-//         P = 2^(S − max)                          two bf16: p and what was cut off (see attention_gemm.cc)
+//         P = 2^(S − max)                          rounded to bf16
 //         O [32, d_v] = P V                        summed up in tiles over the whole span
 //   up to 16 rows, as in decode: memory is what takes the time. A task is (sequence, key/value head, one span or all)
 //     Sᵀ [64, 16] = K Qᵀ                           K is read where it lies: 16 rows of it are an A tile
@@ -363,7 +363,7 @@ class AttentionStrips {
       for (int64_t d = 0; d < a.d_v_; d += 32, v += kValuePanel) {
         tiles.zero();
         for (int64_t u = u0; u < u1; ++u)
-          tiles.multiply_both(reinterpret_cast<const char*>(w.s + u * kUnit), kRow, v + u * kUnit * 64);
+          tiles.multiply_once(reinterpret_cast<const char*>(w.s + u * kUnit), kRow, v + u * kUnit * 64);
         tiles.store(o + d, a.o_row());
       }
     }
@@ -601,9 +601,6 @@ class AttentionStrips {
           tiles.template dot<0, 4, 6>();
           tiles.template load<7>(at + kTileBytes, 64);
           tiles.template dot<1, 4, 7>();
-          tiles.template load<5>(p + u * kUnit * 4 + 64, kRow);
-          tiles.template dot<0, 5, 6>();
-          tiles.template dot<1, 5, 7>();
           ahead.step();
         }
         tiles.template store<0>(c, stride);

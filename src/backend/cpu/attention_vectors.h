@@ -23,16 +23,13 @@ class FlushSubnormals {
   unsigned before_ = _mm_getcsr();
 };
 
-inline constexpr int64_t kFactorsOfUnit = 4 * 16;  // floats: of keys j, of keys j + 16, and what was cut off from both
+inline constexpr int64_t kFactorsOfUnit = 2 * 16;  // floats: of keys j, of keys j + 16
 
-// the lines of a unit of softmax_line() as floats
-inline void widen_unit(const float* lines, float* factors) {
-  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  for (int64_t i = 0; i < 2; ++i) {
-    const __m512i pairs = _mm512_load_si512(lines + i * 16);
-    _mm512_store_si512(factors + i * 32, _mm512_slli_epi32(pairs, 16));
-    _mm512_store_si512(factors + i * 32 + 16, _mm512_and_si512(pairs, high));
-  }
+// the p of a unit of softmax_lines() as floats
+inline void widen_unit(const float* line, float* factors) {
+  const __m512i pairs = _mm512_load_si512(line), high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  _mm512_store_si512(factors, _mm512_slli_epi32(pairs, 16));
+  _mm512_store_si512(factors + 16, _mm512_and_si512(pairs, high));
 }
 
 // o [rows, d] += P V of a unit of 32 keys; of each 32 columns the even ones first. `ahead` is told for every 1 KiB.
@@ -43,11 +40,11 @@ __attribute__((noinline)) void add_unit_of_values(const float* factors, int64_t 
   using F = __m512;
   const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   for (int64_t i = 0; i < d; i += 32) {
-    F sum[kRows][2][2][2];  // [row][p, rest][keys j, j + 16][even columns, odd]
+    F sum[kRows][2][2];  // [row][keys j, j + 16][even columns, odd]
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-      for (int n = 0; n < 8; ++n) sum[r][n / 4][n / 2 % 2][n % 2] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; ++n) sum[r][n / 2][n % 2] = _mm512_setzero_ps();
     for (int64_t j = 0; j < 16; ++j) {
       if (j % 8 == 0) ahead.step();
       F column[2][2];
@@ -59,11 +56,11 @@ __attribute__((noinline)) void add_unit_of_values(const float* factors, int64_t 
       }
 #pragma GCC unroll 2
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-        for (int n = 0; n < 4; ++n) {
-          const F factor = _mm512_set1_ps(factors[r * factors_row + n * 16 + j]);
-          sum[r][n / 2][n % 2][0] = Avx512::fma(factor, column[n % 2][0], sum[r][n / 2][n % 2][0]);
-          sum[r][n / 2][n % 2][1] = Avx512::fma(factor, column[n % 2][1], sum[r][n / 2][n % 2][1]);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+          const F factor = _mm512_set1_ps(factors[r * factors_row + half * 16 + j]);
+          sum[r][half][0] = Avx512::fma(factor, column[half][0], sum[r][half][0]);
+          sum[r][half][1] = Avx512::fma(factor, column[half][1], sum[r][half][1]);
         }
     }
 #pragma GCC unroll 2
@@ -71,8 +68,7 @@ __attribute__((noinline)) void add_unit_of_values(const float* factors, int64_t 
 #pragma GCC unroll 2
       for (int c = 0; c < 2; ++c) {
         float* at = o + r * o_row + i + c * 16;
-        const F with_p = _mm512_load_ps(at) + (sum[r][0][0][c] + sum[r][0][1][c]);
-        _mm512_store_ps(at, with_p + (sum[r][1][0][c] + sum[r][1][1][c]));
+        _mm512_store_ps(at, _mm512_load_ps(at) + (sum[r][0][c] + sum[r][1][c]));
       }
   }
 }

@@ -52,22 +52,15 @@ struct LaneTiles {
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
-  // C += A B + A' B, one step of depth 32: a line of A' lies beside each line of A, the second tiles 16 rows further;
-  // B is not wanted again soon
-  void multiply_both(const char* a, int64_t a_stride, const char* b) {
-    const char* a1 = a + 16 * a_stride;
+  // C += A B, one step of depth 32: A's second tile 16 rows further; B, its tiles one after the other, is not wanted
+  // again soon
+  void multiply_once(const char* a, int64_t a_stride, const char* b) {
     tiles.template stream_load<6>(b, 64);
     tiles.template load<4>(a, a_stride);
     tiles.template dot<0, 4, 6>();
     tiles.template stream_load<7>(b + kTileBytes, 64);
     tiles.template dot<1, 4, 7>();
-    tiles.template load<5>(a1, a_stride);
-    tiles.template dot<2, 5, 6>();
-    tiles.template dot<3, 5, 7>();
-    tiles.template load<4>(a + 64, a_stride);
-    tiles.template dot<0, 4, 6>();
-    tiles.template dot<1, 4, 7>();
-    tiles.template load<5>(a1 + 64, a_stride);
+    tiles.template load<5>(a + 16 * a_stride, a_stride);
     tiles.template dot<2, 5, 6>();
     tiles.template dot<3, 5, 7>();
   }
