@@ -42,7 +42,8 @@ class Cuda : public testing::Test {
     std::vector<Tensor> inputs, outputs;
     for (const Tensor& t : host)
       inputs.push_back(t.defined() ? ops::to_device(ctx, converted(t, t.dtype())) : Tensor());
-    for (const Tensor& t : body(ctx, inputs)) outputs.push_back(t.defined() ? converted(ops::to_host(ctx, t), t.dtype()) : Tensor());
+    for (const Tensor& t : body(ctx, inputs))
+      outputs.push_back(t.defined() ? converted(ops::to_host(ctx, t), t.dtype()) : Tensor());
     return outputs;
   }
 
