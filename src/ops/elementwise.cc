@@ -314,8 +314,9 @@ void upload(Context& ctx, const Tensor& host, const Tensor& to) {
 }
 
 Tensor to_host(Context& ctx, const Tensor& x) {
-  if (x.device().is_cpu()) return x;
+  if (x.device().is_cpu() && x.is_contiguous()) return x;
   const Tensor from = contiguous(ctx, x.detached());
+  if (x.device().is_cpu()) return from;
   Tensor y(allocate_host(x.size_bytes()), x.shape(), x.dtype());
   if (x.device().is_meta()) {
     std::memset(y.bytes(), 0, static_cast<size_t>(y.size_bytes()));  // there are no values

@@ -74,7 +74,7 @@ void copy(Context& ctx, const Tensor& from, const Tensor& to);         // same s
 void accumulate(Context& ctx, const Tensor& to, const Tensor& value);  // to += value; undefined value: to = 0
 Tensor to_device(Context& ctx, const Tensor& x);                       // host -> the context's device (or x itself)
 void upload(Context& ctx, const Tensor& host, const Tensor& to);       // both contiguous, equal shapes and dtypes
-Tensor to_host(Context& ctx, const Tensor& x);                         // synchronises
+Tensor to_host(Context& ctx, const Tensor& x);                         // contiguous; synchronises
 float item(Context& ctx, const Tensor& x);                             // one element, synchronises
 
 // Kernel tables of the above; one strided kernel per group. `op` is a Unary or one of these.

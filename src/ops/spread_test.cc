@@ -97,5 +97,14 @@ TEST(Spread, Gradients_of_bf16_lie_near_f64) {
   }
 }
 
+TEST(Spread, On_the_host_rows_have_no_gaps) {
+  Context ctx = make_context(1);
+  PhiloxStream rng(6, RngPurpose::kSynthetic);
+  const Tensor x = random_tensor(rng, {3, 64}, DType::kBF16), spread = ctx.empty_spread({3, 64}, DType::kBF16);
+  copy(ctx, x, spread);
+  EXPECT_FALSE(spread.is_contiguous());
+  EXPECT_TRUE(same_bits(to_host(ctx, spread), x));
+}
+
 }  // namespace
 }  // namespace pmetal::ops
