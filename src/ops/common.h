@@ -11,7 +11,7 @@ namespace pmetal::ops {
 // accumulator dtype of a computation on tensors of `dtype`
 inline DType wide(DType dtype) { return dtype == DType::kF64 ? DType::kF64 : DType::kF32; }
 
-// True when all dimensions before the last are evenly spaced rows.
+// True when all dimensions before the last are evenly spaced rows, whose elements lie side by side.
 inline bool is_mergeable(const Tensor& t) {
   int64_t expected = -1;
   for (int i = t.rank() - 2; i >= 0; --i) {

@@ -49,11 +49,11 @@ class EmulatedTiles {
       for (int n = 0; n < 16; n += 8) {  // a column in each lane
         __m256 even = _mm256_setzero_ps(), odd = even;
         for (int p = 0; p < 16; ++p) {
-          const __m256i a = _mm256_set1_epi32(static_cast<int>(tiles_[A][m][p])), b = load(&tiles_[B][p][n]);
+          const __m256i a = _mm256_set1_epi32(static_cast<int>(tiles_[A][m][p])), b = eight(&tiles_[B][p][n]);
           even = flush(_mm256_fmadd_ps(low(a), low(b), even));
           odd = flush(_mm256_fmadd_ps(high(a), high(b), odd));
         }
-        const __m256 sum = flush(_mm256_add_ps(even, odd)), old = flush(_mm256_castsi256_ps(load(&tiles_[C][m][n])));
+        const __m256 sum = flush(_mm256_add_ps(even, odd)), old = flush(_mm256_castsi256_ps(eight(&tiles_[C][m][n])));
         const __m256 all = flush(_mm256_add_ps(old, sum));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(&tiles_[C][m][n]), _mm256_castps_si256(all));
       }
@@ -72,7 +72,7 @@ class EmulatedTiles {
   __attribute__((target("avx2,fma"))) static __m256 high(__m256i pairs) {
     return flush(_mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))));
   }
-  __attribute__((target("avx2,fma"))) static __m256i load(const uint32_t* from) {
+  __attribute__((target("avx2,fma"))) static __m256i eight(const uint32_t* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
   void check(int tile) const { PMETAL_ASSERT(rows_[tile] >= 1 && rows_[tile] <= 16, "tile {}", tile); }
